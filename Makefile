@@ -1,0 +1,44 @@
+# Everything runs in .venv, which the first target you ask for creates. Needs Python >= 3.11 and make.
+
+PYTHON ?= python3
+# Two test processes, one torch thread each (tests/conftest.py), keep two cores busy; more threads
+# only fight over them.
+WORKERS ?= 2
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1: \2/p' Makefile
+
+demo: $(INSTALLED) ## Train, measure and try a classifier on real text, offline once installed
+	@$(BIN)/fastbert demo
+
+test: $(INSTALLED) ## Run the tests
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile # a file's fixtures are built in one process only
+
+check: $(INSTALLED) ## Check format, lint, types and the import contract
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(INSTALLED) ## Format the code and repair what lint can repair
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+# torch comes first and pinned: where pip is given a folder of CPU wheels, this release is taken from
+# it, while the open range in pyproject.toml would fetch the newest one, on Linux with gigabytes of
+# CUDA libraries.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "$(PYTHON) is missing or older than Python 3.11: name a newer one, as in 'make PYTHON=python3.12'" >&2; \
+		exit 1; \
+	}
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install torch==2.13.0
+	$(BIN)/pip install --editable '.[all,dev]'
+	@touch $@
