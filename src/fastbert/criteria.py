@@ -1,0 +1,94 @@
+"""Exit criteria: which rows of a batch may leave at an exit.
+
+A criterion is a pure function of the logits that the exits have produced so far. It keeps
+nothing between calls, so one object serves the engine (exit after exit) and calibration (all
+exits, recorded). Nothing here imports torch: every backend hands over NumPy logits.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+
+def log_softmax(logits: Float[np.ndarray, "*rows classes"]) -> Float[np.ndarray, "*rows classes"]:
+    """Return the natural logarithm of each row's class distribution."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)  # exp() cannot overflow
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+
+
+def uncertainty(logits: Float[np.ndarray, "*rows classes"]) -> Float[np.ndarray, "*rows"]:
+    """Return the normalised entropy of each row's class distribution.
+
+    Args:
+        logits: Unnormalised scores, classes on the last axis.
+
+    Returns:
+        Entropy divided by log(classes), no unit: 0 when one class is certain, 1 when all are
+        equally likely.
+
+    Raises:
+        ValueError: There are fewer than two classes, so log(classes) is 0.
+
+    Source: "Uncertainty" in Liu et al., FastBERT (ACL 2020).
+    """
+    classes = logits.shape[-1]
+    if classes < 2:
+        raise ValueError(f"uncertainty needs at least 2 classes, got logits {logits.shape}")
+    log_p = log_softmax(logits)
+    entropy = -(np.exp(log_p) * log_p).sum(axis=-1)
+    return np.asarray(entropy / np.log(classes))
+
+
+@runtime_checkable
+class ExitCriterion(Protocol):
+    """When a row is certain enough to leave. Implementations keep nothing between calls."""
+
+    def watches(self, exit_layer: int) -> bool:
+        """Return whether the student after `exit_layer` (counted from 1) has to answer.
+
+        An exit that is not watched costs nothing: its student is not run and no row leaves there.
+        """
+        ...
+
+    def leaves(self, logits: Float[np.ndarray, "exits rows classes"]) -> Bool[np.ndarray, " rows"]:
+        """Return which rows leave now.
+
+        Args:
+            logits: What the watched exits have answered so far for the rows still running, the
+                latest exit last.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class EntropyCriterion:
+    """A row leaves where its uncertainty lies below one threshold for all exits, `speed`.
+
+    Args:
+        speed: From 0 (run every layer) to 1 (leave as early as possible).
+
+    Raises:
+        ValueError: `speed` is outside 0 to 1.
+
+    Source: "Speed" in Liu et al., FastBERT (ACL 2020).
+    """
+
+    speed: float
+
+    def __post_init__(self) -> None:
+        """Refuse a threshold that uncertainty cannot reach."""
+        if not 0 <= self.speed <= 1:
+            raise ValueError(
+                "speed must be between 0 (run every layer) and 1 (leave as early as possible), "
+                f"got {self.speed!r}"
+            )
+
+    def watches(self, exit_layer: int) -> bool:
+        """Return False at speed 0, where no row can leave: uncertainty is never below 0."""
+        return self.speed > 0
+
+    def leaves(self, logits: Float[np.ndarray, "exits rows classes"]) -> Bool[np.ndarray, " rows"]:
+        """Return which rows the latest exit is certain about."""
+        return np.asarray(uncertainty(logits[-1]) < self.speed)
