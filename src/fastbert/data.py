@@ -1,0 +1,497 @@
+"""From files to examples: CSV, TSV, JSON lines and Parquet, row by row.
+
+A file is a stream of rows, and each row becomes an `Example` or a `BadRow` that says where and why,
+so that prediction can go on and training can stop. Nothing is dropped in silence, and no more than
+a few rows are held at a time. What ends a whole stream (a missing column, damaged gzip data) is a
+`DataError`. Nothing here knows about tokens, models or torch.
+"""
+
+import csv
+import gzip
+import json
+import re
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from reprlib import repr as shown  # cuts what is long
+from typing import Any
+
+from fastbert.errors import DataError, MissingExtraError
+
+# A text may be long; an unclosed quote must not pull the rest of a large file into memory.
+_LONGEST_CSV_FIELD = 16 * 2**20
+_PARQUET_ROWS_AT_A_TIME = 1024
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of a file's columns.
+
+    The pair and id columns are read where the file has them; a pair column with another than the
+    default name was asked for, so it must be there.
+    """
+
+    text: str = "text"
+    pair: str = "text_pair"
+    label: str = "label"
+    id: str = "id"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A row that can be used; `place` is "file:line", or the number of the row in Parquet."""
+
+    place: str
+    text: str
+    text_pair: str | None = None
+    label: str | None = None
+    id: str | int | None = None
+
+    @property
+    def content(self) -> str | tuple[str, str]:
+        """The text, or the pair of texts, as tokenizers and classifiers take it."""
+        return self.text if self.text_pair is None else (self.text, self.text_pair)
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be used; `error` is one line that says what to do."""
+
+    place: str
+    error: str
+    id: str | int | None = None
+
+
+def read_rows(
+    path: str | Path, columns: Columns, *, needs_label: bool
+) -> Iterator[Example | BadRow]:
+    """Yield the rows of a file in their order, good and bad, in constant memory.
+
+    Args:
+        path: A .csv, .tsv or .jsonl file, each also with .gz behind it, or a .parquet file; "-" is
+            standard input, whose first line shows its format.
+        columns: What the columns are called.
+        needs_label: Whether a row without a label is a bad one. If not, labels are not looked at.
+
+    Raises:
+        DataError: The file as a whole cannot be read: missing, of an unknown kind, without a
+            column, without rows, or damaged from some row on. The rows before the damage have been
+            yielded.
+        MissingExtraError: Parquet needs pyarrow.
+    """
+    empty = True
+    for record in _records(path, columns, needs_label):
+        empty = False
+        yield record if isinstance(record, BadRow) else _example(record, columns, needs_label)
+    if empty:
+        raise DataError(f"{_name(path)}: holds no rows; is it the right file?")
+
+
+def read_examples(path: str | Path, columns: Columns, *, needs_label: bool) -> Iterator[Example]:
+    """Yield the rows like `read_rows`, but stop with a `DataError` at the first bad one."""
+    for row in read_rows(path, columns, needs_label=needs_label):
+        if isinstance(row, BadRow):
+            raise DataError(f"{row.place}: {row.error}")
+        yield row
+
+
+def load_examples(path: str | Path, columns: Columns, *, needs_label: bool) -> list[Example]:
+    """Return all rows of a file; the first bad one is a `DataError`."""
+    return list(read_examples(path, columns, needs_label=needs_label))
+
+
+def label_names(examples: Iterable[Example]) -> tuple[str, ...]:
+    """Return the distinct labels, in the order of their numbers if all are integers.
+
+    Raises:
+        DataError: There are fewer than two, so there is nothing to tell apart.
+    """
+    place = "the training data"
+    names: set[str] = set()
+    for example in examples:
+        place = example.place
+        if example.label is not None:
+            names.add(example.label)
+    if len(names) < 2:
+        file = place.rpartition(":")[0] or place
+        raise DataError(f"{file}: a classifier needs at least 2 labels, found {sorted(names)}")
+    if all(re.fullmatch(r"-?[0-9]+", name) for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def check_labels(examples: Iterable[Example], labels: Collection[str]) -> None:
+    """Raise a `DataError` that counts the labels that are not among `labels`, if there are any."""
+    known = frozenset(labels)
+    strangers = [example for example in examples if example.label not in known]
+    if strangers:
+        counts = Counter(example.label for example in strangers).most_common(5)
+        listed = ", ".join(f"{shown(label)} ({rows} rows)" for label, rows in counts)
+        raise DataError(
+            f"{strangers[0].place}: label {shown(strangers[0].label)} is not among the labels of "
+            f"training, {shown(sorted(known))}; in all {len(strangers)} rows have such labels: "
+            f"{listed}"
+        )
+
+
+def duplicates_between(train: Iterable[Example], dev: Iterable[Example]) -> int:
+    """Return how many rows of `dev` have a text (or pair of texts) that `train` has as well."""
+    seen = {(example.text, example.text_pair) for example in train}
+    return sum((example.text, example.text_pair) in seen for example in dev)
+
+
+def count_empty(examples: Iterable[Example]) -> int:
+    """Return how many rows have a text, or second text, of nothing but white space."""
+    return sum(
+        not example.text.strip()
+        or (example.text_pair is not None and not example.text_pair.strip())
+        for example in examples
+    )
+
+
+# From a row's cells to an example.
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A row as its format gives it."""
+
+    place: str
+    cells: Mapping[str, object]
+
+
+class _CellError(Exception):
+    """What is wrong with a cell."""
+
+
+def _example(record: _Record, columns: Columns, needs_label: bool) -> Example | BadRow:
+    cells = record.cells
+    row_id: str | int | None = None
+    try:
+        row_id = _id(cells, columns.id)
+        if problem := _missing(cells, columns, needs_label):
+            raise _CellError(problem)
+        text = _text(cells, columns.text)
+        text_pair = _text(cells, columns.pair) if columns.pair in cells else None
+        label = _label(cells, columns.label) if needs_label else None
+    except _CellError as error:
+        return BadRow(record.place, str(error), row_id)
+    return Example(record.place, text, text_pair, label, row_id)
+
+
+def _missing(names: Collection[str], columns: Columns, needs_label: bool) -> str | None:
+    """Return what to say about the first column that is needed and not there."""
+    needed = [(columns.text, "--text-column")]
+    if columns.pair != Columns.pair:
+        needed.append((columns.pair, "--pair-column"))
+    if needs_label:
+        needed.append((columns.label, "--label-column"))
+    for name, option in needed:
+        if name not in names:
+            return f"no column {name!r}, only {shown(list(names))}; name the right one by {option}"
+    return None
+
+
+def _text(cells: Mapping[str, object], column: str) -> str:
+    value = cells[column]
+    if value is None:
+        raise _CellError(f"column {column!r} is null; write an empty text as an empty string")
+    if not isinstance(value, str):
+        raise _CellError(f"column {column!r} must be a string, got {_kind(value)}")
+    return _checked(value, column)
+
+
+def _label(cells: Mapping[str, object], column: str) -> str:
+    value = _whole(cells[column])
+    if isinstance(value, bool):
+        return str(value).lower()  # as JSON spells it
+    if isinstance(value, int):
+        return str(value)
+    if value is None or value == "":
+        raise _CellError(f"column {column!r} is empty; give every row a label")
+    if not isinstance(value, str):
+        raise _CellError(f"column {column!r} must be a string or an integer, got {_kind(value)}")
+    return _checked(value, column)
+
+
+def _id(cells: Mapping[str, object], column: str) -> str | int | None:
+    value = _whole(cells.get(column))
+    if value is None or isinstance(value, int):
+        return value
+    if not isinstance(value, str):
+        raise _CellError(f"column {column!r} must be a string or an integer, got {_kind(value)}")
+    return _checked(value, column)
+
+
+def _whole(value: object) -> object:
+    """Give back the integer that pandas made a float of, because another row has none."""
+    if not isinstance(value, float):
+        return value
+    if value != value:  # NaN, pandas' way to write null
+        return None
+    return int(value) if value.is_integer() else value
+
+
+def _checked(value: str, column: str) -> str:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise _CellError(
+            f"column {column!r} holds {value[error.start]!r}, half of a surrogate pair, which is "
+            "no character; remove or replace it"
+        ) from error
+    return value
+
+
+def _kind(value: object) -> str:
+    return f"{shown(value)} ({type(value).__name__})"
+
+
+# From a file to its rows' cells.
+
+
+def _records(path: str | Path, columns: Columns, needs_label: bool) -> Iterator[_Record | BadRow]:
+    if str(path) == "-":
+        lines = _Lines(_name(path), sys.stdin.buffer.readline)
+        yield from _text_records(_format_of(lines.peek()), lines, columns, needs_label)
+        return
+    path = Path(path)
+    suffix, packed = _suffix(path)
+    if suffix == ".parquet":
+        yield from _parquet_records(path, columns, needs_label)
+        return
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    with file:
+        readline = gzip.GzipFile(fileobj=file).readline if packed else file.readline
+        yield from _text_records(suffix, _Lines(str(path), readline), columns, needs_label)
+
+
+def _name(path: str | Path) -> str:
+    return "standard input" if str(path) == "-" else str(path)
+
+
+def _suffix(path: Path) -> tuple[str, bool]:
+    """Return what kind of file it is, by its name, and whether it is packed by gzip."""
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; name the file in it")
+    if not path.exists():
+        raise DataError(f"{path}: does not exist")
+    name = path.name.lower()
+    packed = name.endswith(".gz")
+    suffix = Path(name.removesuffix(".gz")).suffix
+    if suffix in (".csv", ".tsv", ".jsonl") or (suffix == ".parquet" and not packed):
+        return suffix, packed
+    raise DataError(
+        f"{path}: not a kind of file this reads; use .csv, .tsv or .jsonl (each may be packed: "
+        ".csv.gz) or .parquet"
+    )
+
+
+def _format_of(first_line: str) -> str:
+    if first_line.lstrip().startswith(("{", "[")):
+        return ".jsonl"
+    return ".tsv" if "\t" in first_line else ".csv"
+
+
+class _Lines(Iterator[str]):
+    """The lines of a text file, with what is wrong with those handed out since last asked.
+
+    The lines are those between line feeds, as an editor counts them; a CSV row may take several.
+    """
+
+    def __init__(self, name: str, readline: Callable[[], bytes]) -> None:
+        self.name = name
+        self.number = 0
+        self._readline = readline
+        self._peeked: bytes | None = None
+        self._problem: str | None = None
+
+    def place(self, number: int) -> str:
+        return f"{self.name}:{number}"
+
+    def peek(self) -> str:
+        self._peeked = self._read()
+        return self._peeked.decode("utf-8", errors="replace")
+
+    def take_problem(self) -> str | None:
+        problem, self._problem = self._problem, None
+        return problem
+
+    def __next__(self) -> str:
+        raw, self._peeked = self._read() if self._peeked is None else self._peeked, None
+        if not raw:
+            raise StopIteration
+        self.number += 1
+        line = raw.decode("utf-8", errors="replace")
+        if "\0" in line or "\ufffd" in line:  # the latter may stand in the file itself
+            self._problem = self._problem or _encoding_problem(raw)
+        return line
+
+    def _read(self) -> bytes:
+        try:
+            raw = self._readline()
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{self.place(self.number + 1)}: {_damaged(str(error))}") from error
+        return raw.removeprefix(_BYTE_ORDER_MARK) if self.number == 0 else raw
+
+
+def _damaged(reason: str) -> str:
+    return f"damaged, and unreadable from here on ({reason}); get the file anew"
+
+
+def _encoding_problem(raw: bytes) -> str | None:
+    if b"\0" in raw:
+        return f"holds a NUL byte; remove it, or if the file is UTF-16: {_conversion('utf-16')}"
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return (
+            f"is not UTF-8 (byte 0x{raw[error.start]:02x}); if the file is Latin-1: "
+            f"{_conversion('latin1')}"
+        )
+    return None
+
+
+def _conversion(encoding: str) -> str:
+    return f"iconv -f {encoding} -t utf-8 FILE > NEW"
+
+
+def _text_records(
+    suffix: str, lines: _Lines, columns: Columns, needs_label: bool
+) -> Iterator[_Record | BadRow]:
+    if suffix == ".jsonl":
+        return _json_records(lines)
+    rows = _csv_rows(lines) if suffix == ".csv" else _tsv_rows(lines)
+    return _table_records(lines, rows, columns, needs_label)
+
+
+def _json_records(lines: _Lines) -> Iterator[_Record | BadRow]:
+    for line in lines:
+        place = lines.place(lines.number)
+        if problem := lines.take_problem():
+            yield BadRow(place, problem)
+        elif not line.isspace():
+            yield _json_record(place, line)
+
+
+def _json_record(place: str, line: str) -> _Record | BadRow:
+    try:
+        cells = json.loads(line.rstrip("\r\n"))
+    except json.JSONDecodeError as error:
+        return BadRow(place, f"broken JSON at character {error.colno}: {error.msg}")
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, brackets 5,000 deep
+        return BadRow(place, f"JSON that cannot be read: {error}")
+    if not isinstance(cells, dict):
+        return BadRow(place, f"expected one JSON object a line, got {_kind(cells)}")
+    return _Record(place, cells)
+
+
+# The line where a row starts, and its fields or what is wrong with it.
+_Row = tuple[int, list[str] | str]
+
+
+def _table_records(
+    lines: _Lines, rows: Iterator[_Row], columns: Columns, needs_label: bool
+) -> Iterator[_Record | BadRow]:
+    start, header = next(rows, (1, None))
+    if header is None:
+        return
+    place = lines.place(start)
+    if isinstance(header, str):
+        raise DataError(f"{place}: {header}")
+    _check_header(place, header, columns, needs_label)
+    for start, fields in rows:
+        place = lines.place(start)
+        if isinstance(fields, str):
+            yield BadRow(place, fields)
+        elif len(fields) != len(header):
+            yield BadRow(
+                place,
+                f"expected {len(header)} fields {shown(header)}, got {len(fields)}; in CSV quote a "
+                "text that holds a comma, in TSV a text cannot hold a tab",
+            )
+        else:
+            yield _Record(place, dict(zip(header, fields, strict=True)))
+
+
+def _check_header(place: str, names: Sequence[str], columns: Columns, needs_label: bool) -> None:
+    if problem := _missing(names, columns, needs_label):
+        raise DataError(f"{place}: {problem}")
+    for name in (columns.text, columns.pair, columns.label, columns.id):
+        if names.count(name) > 1:
+            raise DataError(f"{place}: {names.count(name)} columns are called {name!r}; rename one")
+
+
+def _csv_rows(lines: _Lines) -> Iterator[_Row]:
+    # The module has one limit for the whole process. It is raised once and stays so: taking it back
+    # would break a reader in another thread, and a higher limit breaks nobody.
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CSV_FIELD))
+    reader = csv.reader(lines, strict=True)
+    while True:
+        start = lines.number + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problem = lines.take_problem()
+            yield start, problem or _csv_problem(error, start, lines.number)
+            continue
+        if problem := lines.take_problem():
+            yield start, problem
+        elif fields:  # none: a blank line
+            yield start, fields
+
+
+def _csv_problem(error: csv.Error, start: int, end: int) -> str:
+    lost = f", which took lines {start} to {end}" if end > start else ""
+    return f"broken CSV{lost} ({error}); quote a text that holds a quote, and double that quote"
+
+
+def _tsv_rows(lines: _Lines) -> Iterator[_Row]:
+    # No quoting: in the TSV files of text data a quote is a character like any other, and one alone
+    # would swallow the rows up to the next.
+    for line in lines:
+        if problem := lines.take_problem():
+            yield lines.number, problem
+        elif fields := line.rstrip("\r\n"):
+            yield lines.number, fields.split("\t")
+
+
+def _parquet_records(path: Path, columns: Columns, needs_label: bool) -> Iterator[_Record | BadRow]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{path}: reading Parquet needs pyarrow: pip install 'fastbert-kit[train]'"
+        ) from error
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            _check_header(str(path), names, columns, needs_label)
+            wanted = {columns.text, columns.pair, columns.label, columns.id}
+            batches = file.iter_batches(
+                _PARQUET_ROWS_AT_A_TIME, columns=[name for name in names if name in wanted]
+            )
+            for batch in batches:
+                for row in range(batch.num_rows):
+                    number += 1
+                    yield _parquet_record(f"{path}:{number}", batch, row)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path}:{number + 1}: {_damaged(' '.join(str(error).split()))}") from error
+
+
+def _parquet_record(place: str, batch: Any, row: int) -> _Record | BadRow:
+    try:
+        return _Record(place, {name: batch[name][row].as_py() for name in batch.schema.names})
+    except UnicodeDecodeError as error:
+        return BadRow(place, f"is not UTF-8 ({error}); write the file anew from valid text")
