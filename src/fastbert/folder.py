@@ -1,0 +1,711 @@
+"""The model folder: what lies in it, how it gets there whole, what is checked before it is used.
+
+A folder is complete or absent. It is written beside its place, sealed by `early_exit.json`, which
+holds the hash of everything that decides an answer, flushed to disk and renamed into place; what
+a killed save left behind is recognised by its name and its released lock. Reading trusts nothing:
+whatever does not fit is a `FolderError` that names the file. No pickle is ever opened. Needs a
+POSIX system (file locks, renaming folders). Nothing here imports torch or transformers.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load
+
+from fastbert.cost import config_value
+from fastbert.errors import FolderError
+
+MODEL_CONFIG_FILE = "config.json"
+TEACHER_FILE = "model.safetensors"
+STUDENTS_FILE = "students.safetensors"
+TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+EARLY_EXIT_FILE = "early_exit.json"
+
+SCHEMA_VERSION = 1
+HASHED_FILES = (  # whatever decides an answer
+    MODEL_CONFIG_FILE,
+    TEACHER_FILE,
+    STUDENTS_FILE,
+    TOKENIZER_FILE,
+    TOKENIZER_CONFIG_FILE,
+)
+LABELS_HASH = "labels"  # of the label order
+SETTINGS_HASH = "settings"  # of early_exit.json itself, without its hashes
+PACKAGES = {"fastbert": "fastbert-kit"} | {
+    name: name for name in ("torch", "transformers", "tokenizers")
+}
+
+POOLINGS = ("first", "mean")
+LAYOUTS = ("pretrained", "paper")
+
+SWAP_ATTEMPTS = 10
+
+
+# What early_exit.json says.
+
+
+@dataclass(frozen=True)
+class StudentLayout:
+    """The shape of the students.
+
+    Args:
+        pooling: What is read of a student's attention: the first token or the mean.
+        width: Width of a student.
+        num_heads: Attention heads; they divide the width.
+
+    Raises:
+        ValueError: A student cannot have this shape.
+    """
+
+    pooling: Literal["first", "mean"] = "first"
+    width: int = 128
+    num_heads: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"students.pooling must be one of {POOLINGS}, got {self.pooling!r}")
+        if self.width < 1 or self.num_heads < 1 or self.width % self.num_heads:
+            raise ValueError(
+                "students.width must be a positive multiple of students.num_heads, "
+                f"got {self.width} and {self.num_heads}"
+            )
+
+
+@dataclass(frozen=True)
+class EarlyExitConfig:
+    """What early_exit.json says about a model.
+
+    Args:
+        layout: Whose head the teacher has: `pretrained`, the family's own, or `paper`, where
+            the teacher's file holds a plain encoder and its head lies with the students.
+        labels: The classes, in the order of the logits.
+        num_layers: Encoder layers.
+        max_length: Tokens that a text may have, special tokens included.
+        students: The shape of the students.
+        criterion: The exit criterion, by name.
+        speed: The threshold chosen on held-out data.
+        hashes: SHA-256 of files by name, of the label order and of these settings.
+        versions: The packages that wrote the folder.
+        training: What produced the weights, free in form.
+        evaluation: The measured table, one mapping a row.
+        calibration: The record behind thresholds chosen for a goal, if there is one.
+        schema_version: Version of this format.
+
+    Raises:
+        ValueError: A value is outside its range.
+    """
+
+    layout: Literal["pretrained", "paper"]
+    labels: tuple[str, ...]
+    num_layers: int
+    max_length: int
+    students: StudentLayout = field(default_factory=StudentLayout)
+    criterion: dict[str, Any] = field(default_factory=lambda: {"name": "entropy"})
+    speed: float = 0.5
+    hashes: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    evaluation: list[dict[str, Any]] = field(default_factory=list)
+    calibration: dict[str, Any] | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        """Refuse values that no model can have."""
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"layout must be one of {LAYOUTS}, got {self.layout!r}")
+        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"labels must be at least 2 different names, got {self.labels}")
+        if self.num_layers < 1 or self.max_length < 1:
+            raise ValueError(
+                "num_layers and max_length must be positive, "
+                f"got {self.num_layers} and {self.max_length}"
+            )
+        if self.criterion != {"name": "entropy"}:
+            raise ValueError(f'criterion must be {{"name": "entropy"}}, got {self.criterion}')
+        if not 0 <= self.speed <= 1:
+            raise ValueError(f"speed must be between 0 and 1, got {self.speed}")
+
+    def to_json(self) -> str:
+        """Return the text of early_exit.json."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @staticmethod
+    def read(path: Path) -> "EarlyExitConfig":
+        """Read early_exit.json strictly, its own hash included.
+
+        Raises:
+            FolderError: A key is missing, unknown or of the wrong type, a value is outside its
+                range, the schema is newer than this package, or the file was changed.
+        """
+        record = _read_json(path, strict=True)
+        schema = record.get("schema_version")
+        if type(schema) is int and schema != SCHEMA_VERSION:
+            raise FolderError(
+                f'{path}: key "schema_version" is {schema}, this package reads {SCHEMA_VERSION}; '
+                "upgrade it with `pip install -U fastbert-kit`"
+            )
+        _check_keys(path, "", record, EARLY_EXIT_TYPES)
+        _check_keys(path, "students.", record["students"], STUDENT_TYPES)
+        _check_choice(path, "layout", record["layout"], LAYOUTS)
+        _check_choice(path, "students.pooling", record["students"]["pooling"], POOLINGS)
+        _check_items(path, "labels", record["labels"], str)
+        _check_items(path, "evaluation", record["evaluation"], dict)
+        _check_items(path, "versions", record["versions"].values(), str)
+        try:
+            _check_hashes(path, record)
+            changed = {
+                "students": StudentLayout(**record["students"]),
+                "labels": tuple(record["labels"]),
+                "speed": float(record["speed"]),
+            }
+            return EarlyExitConfig(**(record | changed))
+        except (ValueError, OverflowError, RecursionError) as error:
+            raise FolderError(f"{path}: {error}") from error
+
+
+EARLY_EXIT_TYPES: dict[str, tuple[type, ...]] = {
+    "layout": (str,),
+    "labels": (list,),
+    "num_layers": (int,),
+    "max_length": (int,),
+    "students": (dict,),
+    "criterion": (dict,),
+    "speed": (float, int),
+    "hashes": (dict,),
+    "versions": (dict,),
+    "training": (dict,),
+    "evaluation": (list,),
+    "calibration": (dict, type(None)),
+    "schema_version": (int,),
+}
+STUDENT_TYPES: dict[str, tuple[type, ...]] = {
+    "pooling": (str,),
+    "width": (int,),
+    "num_heads": (int,),
+}
+JSON_NAMES = {
+    bool: "true or false",
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+def _check_keys(
+    path: Path, where: str, record: dict[str, Any], types: Mapping[str, tuple[type, ...]]
+) -> None:
+    for key in types:
+        if key not in record:
+            raise FolderError(f'{path}: key "{where}{key}" is missing')
+    for key in record:
+        if key not in types:
+            raise FolderError(f'{path}: key "{where}{key}" is unknown')
+    for key, allowed in types.items():
+        found = type(record[key])  # exactly, for True is an int as well
+        if found not in allowed:
+            wanted = " or ".join(JSON_NAMES[kind] for kind in allowed)
+            raise FolderError(
+                f'{path}: key "{where}{key}" must be {wanted}, got {JSON_NAMES[found]}'
+            )
+
+
+def _check_items(path: Path, key: str, items: Any, allowed: type) -> None:
+    for item in items:
+        if type(item) is not allowed:
+            raise FolderError(
+                f'{path}: every item of "{key}" must be {JSON_NAMES[allowed]}, '
+                f"got {JSON_NAMES[type(item)]}"
+            )
+
+
+def _check_choice(path: Path, key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise FolderError(f'{path}: key "{key}" must be one of {choices}, got {value!r}')
+
+
+def _check_hashes(path: Path, record: dict[str, Any]) -> None:
+    hashes = record["hashes"]
+    _check_items(path, "hashes", hashes.values(), str)
+    needed = {*HASHED_FILES, LABELS_HASH, SETTINGS_HASH}
+    for key in sorted(needed - hashes.keys()):
+        raise FolderError(f'{path}: key "hashes.{key}" is missing')
+    for key in sorted(hashes.keys() - needed):
+        raise FolderError(f'{path}: key "hashes.{key}" is unknown')
+    if hashes[LABELS_HASH] != _hash_of_json(record["labels"]):
+        raise FolderError(f'{path}: key "labels" does not match its hash; the order was changed')
+    if hashes[SETTINGS_HASH] != _hash_of_settings(record):
+        raise FolderError(
+            f"{path}: was damaged or edited since it was saved, it does not match its own hash; "
+            "undo the edit, or load the classifier from a copy and save it with other settings"
+        )
+
+
+def _hash_of_settings(record: Mapping[str, Any]) -> str:
+    return _hash_of_json({key: value for key, value in record.items() if key != "hashes"})
+
+
+def _hash_of_json(value: Any) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _hash_of_file(path: Path) -> str:
+    with _readable(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Reading.
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder that `open_folder` has verified.
+
+    Args:
+        path: Where it lies.
+        config: What its early_exit.json says.
+        model_config: What its config.json says.
+    """
+
+    path: Path
+    config: EarlyExitConfig
+    model_config: dict[str, Any]
+
+    def read_students(self) -> dict[str, np.ndarray]:
+        """Read students.safetensors; the bytes that are used are the bytes that are hashed.
+
+        Raises:
+            FolderError: The file has changed since the folder was opened, or a tensor is not
+                32-bit floating point, NaN or infinite.
+        """
+        path = self.path / STUDENTS_FILE
+        with _readable(path):
+            content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.config.hashes[STUDENTS_FILE]:
+            raise _changed(path)
+        try:
+            tensors: dict[str, np.ndarray] = load(content)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise FolderError(f"{path}: cannot be read as safetensors: {error}") from error
+        for name, tensor in tensors.items():
+            if tensor.dtype != np.float32:
+                raise FolderError(f"{path}: tensor {name} must be float32, got {tensor.dtype}")
+            if not np.isfinite(tensor).all():
+                raise FolderError(f"{path}: tensor {name} holds NaN or infinite values")
+        return tensors
+
+
+def open_folder(path: str | Path) -> ModelFolder:
+    """Verify a model folder, before anything is computed with it.
+
+    All files are there, early_exit.json is understood, config.json names the same labels in the
+    same order and the same number of layers, no token id lies outside `vocab_size` of
+    config.json (that the embedding matrix has so many rows is for `check_tensors` to say), and
+    every file that decides an answer has the hash it was saved with.
+
+    Args:
+        path: The folder; `~` is understood, links are followed.
+
+    Raises:
+        FolderError: Anything of this is not so; the message names the file.
+    """
+    path = _expanded(path)
+    with _readable(path):
+        if not path.exists():
+            _settle_interrupted_saves(path.resolve())
+        config = _read_early_exit(path)
+        for name in HASHED_FILES:
+            if not (path / name).is_file():
+                raise FolderError(f"{path / name}: is missing; the folder is not complete")
+        model_config = _read_json(path / MODEL_CONFIG_FILE)
+        _check_agreement(path, config, model_config)
+        for name in HASHED_FILES:
+            if _hash_of_file(path / name) != config.hashes[name]:
+                raise _changed(path / name)
+    return ModelFolder(path, config, model_config)
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor of a safetensors file, reading its header only.
+
+    Raises:
+        FolderError: The file cannot be read or its header is damaged.
+    """
+    try:
+        with _readable(path), safe_open(path, framework="numpy") as file:
+            names = file.keys()
+            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    except SafetensorError as error:
+        raise FolderError(f"{path}: cannot be read as safetensors: {error}") from error
+
+
+def check_tensors(
+    file: str | Path,
+    expected: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Refuse a file whose tensors are not exactly the expected ones.
+
+    Raises:
+        FolderError: A tensor is missing, unexpected or of another shape; the message names the
+            first few, with their shapes.
+    """
+    problems = [
+        f"tensor {name} is missing, expected {list(shape)}"
+        for name, shape in expected.items()
+        if name not in found
+    ]
+    problems += [
+        f"tensor {name} is unexpected, of shape {list(shape)}"
+        for name, shape in found.items()
+        if name not in expected
+    ]
+    problems += [
+        f"tensor {name} is {list(found[name])}, expected {list(shape)}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name]) != tuple(shape)
+    ]
+    if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise FolderError(f"{file}: {'; '.join(problems[:3])}{more}")
+
+
+def _read_early_exit(path: Path) -> EarlyExitConfig:
+    """Read early_exit.json, or say what the path is instead of a model folder."""
+    if not path.exists():
+        raise FolderError(f"{path}: there is no such folder")
+    if not path.is_dir():
+        raise FolderError(f"{path}: is a file, not a model folder")
+    if (path / EARLY_EXIT_FILE).exists():
+        return EarlyExitConfig.read(path / EARLY_EXIT_FILE)
+    if (path / MODEL_CONFIG_FILE).exists():
+        raise FolderError(
+            f"{path}: a plain Hugging Face checkpoint, it has no {EARLY_EXIT_FILE}; distil it with "
+            f"`fastbert distill {path} TEXTS --output DIR`"
+        )
+    raise FolderError(f"{path}: not a FastBERT model folder, it has no {EARLY_EXIT_FILE}")
+
+
+def _check_agreement(path: Path, config: EarlyExitConfig, model_config: dict[str, Any]) -> None:
+    """Refuse a config.json or a tokenizer that speaks of another model."""
+    file = path / MODEL_CONFIG_FILE
+    labels = _labels_of(file, config, model_config)
+    if labels != config.labels:
+        raise FolderError(
+            f"{file}: the labels of id2label are {list(labels)}, those of {EARLY_EXIT_FILE} are "
+            f"{list(config.labels)}; the order matters"
+        )
+    try:
+        num_layers = config_value(model_config, "num_hidden_layers")
+        rows = config_value(model_config, "vocab_size")
+    except ValueError as error:
+        raise FolderError(f"{file}: {error}") from error
+    if num_layers != config.num_layers:
+        raise FolderError(
+            f"{file}: has {num_layers} layers, {EARLY_EXIT_FILE} says {config.num_layers}"
+        )
+    largest = _largest_token_id(path / TOKENIZER_FILE)
+    if largest >= rows:
+        raise FolderError(
+            f"{path / TOKENIZER_FILE}: the vocabulary is larger than the embedding matrix: "
+            f"it has the token id {largest}, vocab_size of {MODEL_CONFIG_FILE} is {rows}"
+        )
+
+
+def _labels_of(
+    file: Path, config: EarlyExitConfig, model_config: dict[str, Any]
+) -> tuple[str, ...]:
+    names = model_config.get("id2label")
+    if names is None and config.layout == "paper":
+        return config.labels  # a plain encoder need not name any
+    if names is None:
+        names = {"0": "LABEL_0", "1": "LABEL_1"}  # transformers leaves its default out
+    keys = [str(index) for index in range(len(names))] if isinstance(names, dict) else []
+    if not keys or names.keys() != set(keys):
+        raise FolderError(f'{file}: key "id2label" must name the classes 0, 1, … by number')
+    return tuple(str(names[key]) for key in keys)
+
+
+def _largest_token_id(path: Path) -> int:
+    tokenizer = _read_json(path)
+    try:
+        vocabulary = tokenizer["model"]["vocab"]
+        ids = [token["id"] for token in tokenizer.get("added_tokens", [])]
+        # Unigram models list their pieces, the others map them to ids.
+        ids += vocabulary.values() if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
+        return int(max(ids))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FolderError(f"{path}: has no vocabulary that can be read") from error
+
+
+def _changed(path: Path) -> FolderError:
+    return FolderError(
+        f"{path}: does not match the hash in {EARLY_EXIT_FILE}; the file was damaged or changed "
+        "since the folder was saved, restore it from a copy"
+    )
+
+
+def _read_json(path: Path, *, strict: bool = False) -> dict[str, Any]:
+    """Read a JSON object; `strict` refuses a key given twice and numbers JSON does not have."""
+    hooks: dict[str, Any] = {}
+    if strict:
+        hooks = {"object_pairs_hook": _without_twins, "parse_constant": _refuse_constant}
+    with _readable(path):
+        content = path.read_bytes()
+    try:
+        record = json.loads(content.decode(), **hooks)
+    except (ValueError, RecursionError) as error:
+        raise FolderError(f"{path}: is not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise FolderError(f"{path}: must hold a JSON object")
+    return record
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise ValueError("a key is given twice")
+    return record
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _expanded(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise FolderError(f"{path}: {error}") from error
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what the system says about a file into an error that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise FolderError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+# Writing.
+
+
+@contextmanager
+def staged_folder(target: str | Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which takes the place of `target` when all went well.
+
+    What lies in `target` is replaced as a whole. If filling or renaming fails, is interrupted or
+    killed, it stays as it was. Of two processes that save to one place at a time, one wins.
+
+    Args:
+        target: Where the folder shall lie: a path that is free, an empty folder or an earlier model
+            folder. Its parents are made.
+
+    Raises:
+        FolderError: `target` is a file or a folder of something else, or it cannot be written,
+            such as when the disk is full.
+    """
+    target = _expanded(target).resolve()
+    with _writable(target):
+        _refuse_to_replace_what_is_not_ours(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _settle_interrupted_saves(target)
+        with _working_folder(target) as (work, mode):
+            stage = work / "new"
+            stage.mkdir()
+            with _writable(target, stage):
+                yield stage
+                _flush(stage, mode)
+                _swap(stage, target)
+
+
+def seal(stage: Path, config: EarlyExitConfig) -> EarlyExitConfig:
+    """Write early_exit.json, the last file of a folder that is otherwise complete.
+
+    Args:
+        stage: A folder with all files of the model.
+        config: What to write; its hashes and versions are filled in here.
+
+    Returns:
+        The config as written.
+
+    Raises:
+        FolderError: A file is missing, or the files speak of another model than `config`.
+    """
+    _check_agreement(stage, config, _read_json(stage / MODEL_CONFIG_FILE))
+    hashes = {name: _hash_of_file(stage / name) for name in HASHED_FILES}
+    config = replace(config, versions=_installed_versions(), speed=float(config.speed))
+    record = json.loads(config.to_json())  # as it will be read
+    hashes[LABELS_HASH] = _hash_of_json(record["labels"])
+    hashes[SETTINGS_HASH] = _hash_of_settings(record)
+    config = replace(config, hashes=hashes)
+    (stage / EARLY_EXIT_FILE).write_text(config.to_json(), encoding="utf-8")
+    return config
+
+
+def copy_folder(source: ModelFolder, target: str | Path) -> None:
+    """Save a verified folder under another name, or under its own; hidden files stay behind.
+
+    Raises:
+        FolderError: `target` cannot be written, see `staged_folder`, or `source` is no longer what
+            it was when it was opened.
+    """
+    with staged_folder(target) as stage:
+        hidden = shutil.ignore_patterns(".*")  # what git and the Hub keep beside the files
+        shutil.copytree(source.path, stage, ignore=hidden, dirs_exist_ok=True)
+        if open_folder(stage).config != source.config:
+            raise FolderError(f"{source.path}: was replaced since it was opened; open it again")
+
+
+def _installed_versions() -> dict[str, str]:
+    versions = {}
+    for name, package in PACKAGES.items():
+        with suppress(PackageNotFoundError):  # a folder can be saved again without torch
+            versions[name] = version(package)
+    return versions
+
+
+def _refuse_to_replace_what_is_not_ours(target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise FolderError(f"{target}: is a file; name a folder to save to")
+    if target.is_dir() and not (target / EARLY_EXIT_FILE).exists() and any(target.iterdir()):
+        raise FolderError(
+            f"{target}: holds other files and no {EARLY_EXIT_FILE}, so it is not replaced; "
+            "name an empty or a new folder"
+        )
+
+
+# A save works in a folder beside its target: `new` is being filled, `old-0` is what stood at the
+# target until the swap, and `lock` is locked as long as the process lives, however it dies.
+
+
+def _prefix(target: Path) -> str:
+    """Return how the working folders of a target are named, short whatever its own name is."""
+    return f".fastbert-save-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]}-"
+
+
+@contextmanager
+def _working_folder(target: Path) -> Iterator[tuple[Path, int]]:
+    """Make a locked working folder, and settle it at the end; also yield the mode of new files."""
+    work = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+    lock = None
+    try:
+        # `lock` appears locked, so one that is not locked has lost its process.
+        lock = os.open(work / "locking", os.O_RDWR | os.O_CREAT, 0o666)
+        with suppress(OSError):  # some network disks have no locks: nobody cleans up there
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rename(work / "locking", work / "lock")
+        yield work, os.fstat(lock).st_mode & 0o777
+    finally:
+        try:
+            _settle(work, target)
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+
+def _settle_interrupted_saves(target: Path) -> None:
+    """Undo and remove what killed processes left of saves to `target`."""
+    for work in target.parent.glob(f"{_prefix(target)}*"):
+        try:
+            lock = os.open(work / "lock", os.O_RDWR)
+        except OSError:
+            continue  # just starting, just ended, or not ours to touch
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue  # at work
+        else:
+            _settle(work, target)
+        finally:
+            os.close(lock)
+
+
+def _settle(work: Path, target: Path) -> None:
+    """Put the old folder back if nothing took its place, then remove what is left."""
+    replaced = sorted(work.glob("old-*"))
+    if replaced and not target.exists():
+        try:
+            os.rename(replaced[-1], target)
+        except OSError as error:
+            raise FolderError(
+                f"{target}: the folder that was there could not be put back: {error.strerror}; "
+                f"it is safe in {replaced[-1]}, move it"
+            ) from error
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _flush(stage: Path, mode: int) -> None:
+    """Bring a folder to the disk itself, each file with the mode that new files have here."""
+    for path in [*stage.rglob("*"), stage]:
+        if path.is_file():
+            path.chmod(mode)  # safetensors makes its files readable by the owner alone
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _swap(stage: Path, target: Path) -> None:
+    """Move the stage to the target, and what was there out of the way."""
+    for attempt in range(SWAP_ATTEMPTS):
+        _refuse_to_replace_what_is_not_ours(target)
+        with suppress(FileNotFoundError):  # nothing was there
+            os.rename(target, stage.with_name(f"old-{attempt}"))
+        try:
+            os.rename(stage, target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            continue  # another process has saved here between the two renames
+        _sync(target.parent)
+        return
+    raise FolderError(f"{target}: not saved, another process keeps saving here; try again")
+
+
+@contextmanager
+def _writable(target: Path, stage: Path | None = None) -> Iterator[None]:
+    """Turn a failed write into an error that says what became of the target."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if _is_disk_full(error):
+            reason = f"the disk is full: {_written(stage):,} bytes were written and then no more"
+        else:
+            reason = str(error)
+        raise FolderError(f"{target}: not saved, {reason}; what was there is unchanged") from error
+
+
+def _is_disk_full(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return os.strerror(errno.ENOSPC) in str(error)  # safetensors and shutil tell by text alone
+
+
+def _written(stage: Path | None) -> int:
+    files = [] if stage is None else [path for path in stage.rglob("*") if path.is_file()]
+    return sum(path.stat().st_size for path in files)

@@ -1,0 +1,1053 @@
+import errno
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from fastbert import folder as folder_module
+from fastbert.errors import FolderError
+from fastbert.folder import (
+    HASHED_FILES,
+    EarlyExitConfig,
+    ModelFolder,
+    StudentLayout,
+    check_tensors,
+    copy_folder,
+    open_folder,
+    seal,
+    staged_folder,
+    tensor_shapes,
+)
+
+LABELS = ("sport", "politique", "体育")
+STUDENT = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def settings(**changes: Any) -> EarlyExitConfig:
+    given: dict[str, Any] = {
+        "layout": "pretrained",
+        "labels": LABELS,
+        "num_layers": 4,
+        "max_length": 64,
+        "students": StudentLayout("mean", width=12, num_heads=3),
+        "speed": 0.3,
+        "training": {"seed": 7, "rows": [100, 20]},
+        "evaluation": [{"speed": 0.3, "accuracy": 0.875}],
+    }
+    return EarlyExitConfig(**(given | changes))
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+
+
+def fill(stage: Path, mark: float = 1.0, labels: tuple[str, ...] = LABELS) -> None:
+    """Write the files of a model whose every tensor says `mark`, all but early_exit.json."""
+    names = {str(index): label for index, label in enumerate(labels)}
+    write_json(
+        stage / "config.json",
+        {"model_type": "bert", "num_hidden_layers": 4, "vocab_size": 9, "id2label": names},
+    )
+    vocabulary = {f"word{index}": index for index in range(8)}
+    write_json(
+        stage / "tokenizer.json",
+        {"model": {"vocab": vocabulary}, "added_tokens": [{"id": 8, "content": "[MASK]"}]},
+    )
+    write_json(stage / "tokenizer_config.json", {"padding_side": "right"})
+    save_file({"encoder": np.full((5, 7), mark, np.float32)}, stage / "model.safetensors")
+    save_file({"students.0": STUDENT * mark}, stage / "students.safetensors")
+    (stage / "README.md").write_text(f"# A model of {mark}\n", encoding="utf-8")
+
+
+def save(target: Path, mark: float = 1.0, **changes: Any) -> Path:
+    with staged_folder(target) as stage:
+        config = settings(**changes)
+        fill(stage, mark, config.labels)
+        seal(stage, config)
+    return target
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def names_beside(target: Path) -> list[str]:
+    return sorted(path.name for path in target.parent.iterdir())
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save(tmp_path / "model")
+
+
+@pytest.fixture
+def unsealed(tmp_path: Path) -> Path:
+    """Return a folder whose early_exit.json is still to be written."""
+    stage = tmp_path / "unsealed"
+    stage.mkdir()
+    fill(stage)
+    return stage
+
+
+# What is saved is what is read.
+
+
+def test_a_saved_folder_is_read_back_as_it_was(model: Path) -> None:
+    found = open_folder(model)
+
+    written = settings(hashes=found.config.hashes, versions=found.config.versions)
+    assert found.config == written
+    assert found.path == model
+    assert found.model_config["vocab_size"] == 9
+    students = found.read_students()
+    assert students.keys() == {"students.0"}
+    assert students["students.0"].tolist() == STUDENT.tolist()
+
+
+def test_seal_returns_what_is_then_read(unsealed: Path) -> None:
+    assert seal(unsealed, settings()) == open_folder(unsealed).config
+
+
+def test_the_packages_that_wrote_a_folder_are_named(model: Path) -> None:
+    versions = open_folder(model).config.versions
+
+    assert versions.keys() >= {"fastbert", "tokenizers"}
+    assert versions["tokenizers"][0].isdigit()
+
+
+@pytest.mark.parametrize("speed", [0, 0.0, 1])
+def test_a_whole_number_is_a_speed(tmp_path: Path, speed: Any) -> None:
+    unchecked = settings()
+    object.__setattr__(unchecked, "speed", speed)  # as unchecked callers may write it
+    with staged_folder(tmp_path / "model") as stage:
+        fill(stage)
+        seal(stage, unchecked)
+
+    assert open_folder(tmp_path / "model").config.speed == speed
+
+
+def test_the_paper_layout_needs_no_labels_in_config_json(tmp_path: Path) -> None:
+    with staged_folder(tmp_path / "model") as stage:
+        fill(stage)
+        edit(stage / "config.json", lambda config: config.pop("id2label"))
+        seal(stage, settings(layout="paper"))
+
+    assert open_folder(tmp_path / "model").config.layout == "paper"
+
+
+def test_the_two_labels_that_transformers_leaves_out_are_understood(tmp_path: Path) -> None:
+    with staged_folder(tmp_path / "model") as stage:
+        fill(stage)
+        edit(stage / "config.json", lambda config: config.pop("id2label"))
+        seal(stage, settings(labels=("LABEL_0", "LABEL_1")))
+
+    assert open_folder(tmp_path / "model").config.labels == ("LABEL_0", "LABEL_1")
+
+
+def test_distilberts_own_word_for_layers_is_understood(tmp_path: Path) -> None:
+    def rename(config: dict[str, Any]) -> None:
+        config |= {"model_type": "distilbert", "n_layers": config.pop("num_hidden_layers")}
+
+    with staged_folder(tmp_path / "model") as stage:
+        fill(stage)
+        edit(stage / "config.json", rename)
+        seal(stage, settings())
+
+    assert open_folder(tmp_path / "model").config.num_layers == 4
+
+
+@pytest.mark.parametrize(
+    "name", ["with spaces in it", "名前 é", "x" * 200, "[a-z]*?", os.fsdecode(b"latin-\xe9")]
+)
+def test_any_name_will_do(tmp_path: Path, name: str) -> None:
+    target = tmp_path / name / name
+    save(target)
+    save(target, mark=2.0)
+
+    assert open_folder(target).read_students()["students.0"][1, 2] == 10
+    assert names_beside(target) == [name]
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(Path("~/model"))
+
+    assert (tmp_path / "model").is_dir()
+    assert open_folder("~/model").path == tmp_path / "model"
+
+
+def test_a_relative_path_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(Path("model"))
+
+    assert open_folder("model").config == open_folder(tmp_path / "model").config
+
+
+def test_a_folder_of_links_loads_as_in_the_hub_cache(model: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    for file in model.iterdir():
+        (snapshot / file.name).symlink_to(file)
+
+    assert open_folder(snapshot).config == open_folder(model).config
+    assert open_folder(snapshot).read_students()["students.0"].tolist() == STUDENT.tolist()
+
+
+def test_saving_to_a_link_replaces_the_folder_it_points_to(model: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(model)
+    save(link, mark=2.0)
+
+    assert link.is_symlink()
+    assert open_folder(model).read_students()["students.0"][1, 2] == 10
+
+
+def test_a_read_only_folder_loads(model: Path) -> None:
+    for file in model.iterdir():
+        file.chmod(0o444)
+    model.chmod(0o555)
+    model.parent.chmod(0o555)
+    try:
+        open_folder(model).read_students()
+    finally:
+        model.parent.chmod(0o755)
+        model.chmod(0o755)
+
+
+def test_saved_files_are_readable_by_whom_new_files_are(model: Path, tmp_path: Path) -> None:
+    # safetensors makes its files for the owner alone, so a server of another user could not read.
+    (tmp_path / "new").touch()
+    expected = (tmp_path / "new").stat().st_mode
+
+    assert {file.stat().st_mode for file in model.iterdir()} == {expected}
+
+
+def test_a_copy_is_the_same_model(model: Path, tmp_path: Path) -> None:
+    copy_folder(open_folder(model), tmp_path / "copy")
+
+    assert content(tmp_path / "copy") == content(model)
+
+
+def test_a_copy_of_links_is_made_of_files(model: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    for file in model.iterdir():
+        (snapshot / file.name).symlink_to(file)
+    (snapshot / ".gitattributes").touch()
+    copy_folder(open_folder(snapshot), tmp_path / "copy")
+
+    assert content(tmp_path / "copy") == content(model)
+    assert not any(file.is_symlink() for file in (tmp_path / "copy").iterdir())
+
+
+def test_a_folder_can_be_copied_onto_itself(model: Path) -> None:
+    before = content(model)
+    copy_folder(open_folder(model), model)
+
+    assert content(model) == before
+
+
+def test_a_folder_that_was_replaced_since_it_was_opened_is_not_copied(
+    model: Path, tmp_path: Path
+) -> None:
+    opened = open_folder(model)
+    save(model, mark=2.0)
+
+    with pytest.raises(FolderError, match="model: was replaced"):
+        copy_folder(opened, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+# What is not a model folder.
+
+
+def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FolderError, match="nowhere: there is no such folder"):
+        open_folder(tmp_path / "nowhere")
+
+
+def test_a_file_is_not_a_folder(model: Path) -> None:
+    with pytest.raises(FolderError, match=r"README\.md: is a file"):
+        open_folder(model / "README.md")
+
+
+def test_a_plain_checkpoint_is_told_how_to_be_distilled(unsealed: Path) -> None:
+    with pytest.raises(FolderError, match=r"plain Hugging Face checkpoint.*`fastbert distill .*--"):
+        open_folder(unsealed)
+
+
+def test_another_folder_is_not_a_model(tmp_path: Path) -> None:
+    with pytest.raises(FolderError, match=r"not a FastBERT model folder.*early_exit\.json"):
+        open_folder(tmp_path)
+
+
+def test_the_home_of_nobody_is_a_folder_error() -> None:
+    with pytest.raises(FolderError, match="~nobody-of-that-name"):
+        open_folder("~nobody-of-that-name/model")
+
+
+def test_a_name_longer_than_the_system_allows_is_a_folder_error(tmp_path: Path) -> None:
+    with pytest.raises(FolderError, match="cannot be read"):
+        open_folder(tmp_path / ("x" * 300))
+    with pytest.raises(FolderError, match="not saved"):
+        save(tmp_path / ("x" * 300))
+
+
+# Defects of a folder, each of them named.
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    change(value)
+    write_json(path, value)
+
+
+def reseal(model: Path, **hashes: str) -> None:
+    """Make the hashes agree again after an edit, as a faulty writer would."""
+    path = model / "early_exit.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    for name in record["hashes"]:
+        if (model / name).is_file():
+            record["hashes"][name] = folder_module._hash_of_file(model / name)
+    if isinstance(record.get("labels"), list):
+        record["hashes"]["labels"] = folder_module._hash_of_json(record["labels"])
+    record["hashes"]["settings"] = folder_module._hash_of_settings(record)
+    record["hashes"] |= hashes
+    write_json(path, record)
+
+
+@pytest.mark.parametrize("name", HASHED_FILES)
+def test_a_missing_file_is_named(model: Path, name: str) -> None:
+    (model / name).unlink()
+
+    with pytest.raises(FolderError, match=f"{name}: is missing"):
+        open_folder(model)
+
+
+def test_a_pickle_does_not_stand_in_for_weights(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+
+    with pytest.raises(FolderError, match=r"model\.safetensors: is missing"):
+        open_folder(model)
+
+
+@pytest.mark.parametrize("name", HASHED_FILES)
+def test_a_changed_file_does_not_match_its_hash(model: Path, name: str) -> None:
+    with (model / name).open("ab") as file:
+        file.write(b" ")
+
+    with pytest.raises(FolderError, match=f"{name}: does not match the hash"):
+        open_folder(model)
+
+
+def test_another_models_teacher_does_not_match(model: Path, tmp_path: Path) -> None:
+    other = save(tmp_path / "other", mark=2.0)
+    shutil.copy(other / "model.safetensors", model / "model.safetensors")
+
+    with pytest.raises(FolderError, match=r"model\.safetensors: does not match the hash"):
+        open_folder(model)
+
+
+def test_labels_in_another_order_are_refused(model: Path) -> None:
+    def swap(config: dict[str, Any]) -> None:
+        names = config["id2label"]
+        names["0"], names["1"] = names["1"], names["0"]
+
+    edit(model / "config.json", swap)
+    reseal(model)
+
+    with pytest.raises(FolderError, match=r"config\.json: the labels .*'politique', 'sport'"):
+        open_folder(model)
+
+
+def test_labels_reordered_in_early_exit_json_are_refused(model: Path) -> None:
+    edit(model / "early_exit.json", lambda record: record["labels"].reverse())
+
+    with pytest.raises(FolderError, match=r'early_exit\.json: key "labels"'):
+        open_folder(model)
+
+
+@pytest.mark.parametrize("names", [{}, {"1": "a", "2": "b", "3": "c"}, ["a", "b"], {"a": "0"}, 5])
+def test_labels_that_are_not_numbered_are_refused(model: Path, names: Any) -> None:
+    edit(model / "config.json", lambda config: config.update(id2label=names))
+    reseal(model)
+
+    with pytest.raises(FolderError, match=r'config\.json: key "id2label"'):
+        open_folder(model)
+
+
+def test_another_number_of_layers_is_refused(model: Path) -> None:
+    edit(model / "config.json", lambda config: config.update(num_hidden_layers=6))
+    reseal(model)
+
+    with pytest.raises(FolderError, match=r"config\.json: has 6 layers, early_exit\.json says 4"):
+        open_folder(model)
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "vocab_size"])
+@pytest.mark.parametrize("value", [None, "4", True, 0, 1.5])
+def test_a_config_without_a_number_that_decides_is_refused(
+    model: Path, key: str, value: Any
+) -> None:
+    edit(model / "config.json", lambda config: config.update({key: value}))
+    reseal(model)
+
+    with pytest.raises(FolderError, match=f'config.json: key "{key}"'):
+        open_folder(model)
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        {"model": {"vocab": {"a": 0, "b": 9}}},
+        {"model": {"vocab": {"a": 0}}, "added_tokens": [{"id": 9}]},
+        {"model": {"vocab": [["a", -1.0]] * 10}, "added_tokens": []},
+    ],
+    ids=["a word", "an added token", "a list of pieces"],
+)
+def test_a_vocabulary_larger_than_the_embedding_matrix_is_refused(
+    model: Path, tokenizer: dict[str, Any]
+) -> None:
+    write_json(model / "tokenizer.json", tokenizer)
+    reseal(model)
+
+    with pytest.raises(FolderError, match=r"tokenizer\.json: the vocabulary is larger .* id 9"):
+        open_folder(model)
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        {},
+        {"model": 3},
+        {"model": {"vocab": None}},
+        {"model": {"vocab": {}}},
+        {"model": {"vocab": {"a": "b"}}},
+        {"model": {"vocab": {"a": 1}}, "added_tokens": [3]},
+    ],
+)
+def test_a_tokenizer_without_a_vocabulary_is_refused(
+    model: Path, tokenizer: dict[str, Any]
+) -> None:
+    write_json(model / "tokenizer.json", tokenizer)
+    reseal(model)
+
+    with pytest.raises(FolderError, match=r"tokenizer\.json: has no vocabulary"):
+        open_folder(model)
+
+
+@pytest.mark.parametrize("name", ["early_exit.json", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize(
+    "broken",
+    [b"", b"{", b"[]", b"\xff\xfe{}", b"\xef\xbb\xbf{}", b"null", b"[" * 100_000, b"9" * 9_999],
+    ids=["empty", "open", "a list", "UTF-16", "BOM", "null", "deep", "long"],
+)
+def test_broken_json_is_named(model: Path, name: str, broken: bytes) -> None:
+    (model / name).write_bytes(broken)
+
+    with pytest.raises(FolderError, match=f"{name}: (is not JSON|must hold a JSON object)"):
+        open_folder(model)
+
+
+@pytest.mark.parametrize("schema", [0, 2, 10**30])
+def test_an_unknown_schema_is_refused_with_what_to_do(model: Path, schema: int) -> None:
+    edit(model / "early_exit.json", lambda record: record.update(schema_version=schema, new=1))
+
+    with pytest.raises(FolderError, match=r'"schema_version" is .*pip install -U fastbert-kit'):
+        open_folder(model)
+
+
+KEYS = list(json.loads(settings().to_json()))
+PLACES = [(key,) for key in KEYS] + [("students", key) for key in ("pooling", "width", "num_heads")]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=".".join)
+def test_a_missing_key_is_named(model: Path, place: tuple[str, ...]) -> None:
+    def remove(record: dict[str, Any]) -> None:
+        *parents, key = place
+        for parent in parents:
+            record = record[parent]
+        del record[key]
+
+    edit(model / "early_exit.json", remove)
+
+    with pytest.raises(FolderError, match=rf'early_exit\.json: key "{".".join(place)}" is missing'):
+        open_folder(model)
+
+
+@pytest.mark.parametrize("place", PLACES, ids=".".join)
+def test_a_value_of_the_wrong_type_is_named(model: Path, place: tuple[str, ...]) -> None:
+    def spoil(record: dict[str, Any]) -> None:
+        *parents, key = place
+        for parent in parents:
+            record = record[parent]
+        record[key] = True  # neither a number nor anything else here
+
+    edit(model / "early_exit.json", spoil)
+
+    with pytest.raises(FolderError, match=rf'early_exit\.json: key "{".".join(place)}" must be'):
+        open_folder(model)
+
+
+@pytest.mark.parametrize("where", ["", "students", "hashes"])
+def test_an_unknown_key_is_named(model: Path, where: str) -> None:
+    def add(record: dict[str, Any]) -> None:
+        (record[where] if where else record)["surprise"] = "x"
+
+    edit(model / "early_exit.json", add)
+
+    expected = f"{where}.surprise" if where else "surprise"
+    with pytest.raises(FolderError, match=rf'early_exit\.json: key "{expected}" is unknown'):
+        open_folder(model)
+
+
+def test_a_missing_hash_is_named(model: Path) -> None:
+    edit(model / "early_exit.json", lambda record: record["hashes"].pop("model.safetensors"))
+
+    with pytest.raises(FolderError, match=r'key "hashes\.model\.safetensors" is missing'):
+        open_folder(model)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("labels", ["a", 3, "b"]),
+        ("evaluation", [[]]),
+        ("versions", {"torch": 2}),
+        ("hashes", {"model.safetensors": 3}),
+    ],
+)
+def test_an_item_of_the_wrong_type_is_named(model: Path, key: str, value: Any) -> None:
+    edit(model / "early_exit.json", lambda record: record.update({key: value}))
+
+    with pytest.raises(FolderError, match=rf'early_exit\.json: every item of "{key}"'):
+        open_folder(model)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("layout", "other"),
+        ("num_layers", 0),
+        ("max_length", -1),
+        ("speed", 1.5),
+        ("speed", 10**400),
+        ("criterion", {"name": "patience"}),
+        ("criterion", {"name": "entropy", "extra": 1}),
+        ("labels", ["one"]),
+        ("labels", ["twin", "twin"]),
+        ("students", {"pooling": "last", "width": 12, "num_heads": 3}),
+        ("students", {"pooling": "mean", "width": 12, "num_heads": 5}),
+    ],
+)
+def test_a_value_outside_its_range_is_named(model: Path, key: str, value: Any) -> None:
+    edit(model / "early_exit.json", lambda record: record.update({key: value}))
+    reseal(model)
+
+    expected = key if value != 10**400 else "int too large"
+    with pytest.raises(FolderError, match=rf"early_exit\.json: .*{expected}"):
+        open_folder(model)
+
+
+def test_settings_edited_by_hand_are_noticed(model: Path) -> None:
+    edit(model / "early_exit.json", lambda record: record.update(max_length=65))
+
+    with pytest.raises(FolderError, match=r"early_exit\.json: was damaged or edited"):
+        open_folder(model)
+
+
+def test_a_key_given_twice_is_refused(model: Path) -> None:
+    path = model / "early_exit.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("{", '{"speed": 0.9,', 1), "utf-8")
+
+    with pytest.raises(FolderError, match=r"early_exit\.json: is not JSON: a key is given twice"):
+        open_folder(model)
+
+
+def test_a_number_that_json_does_not_have_is_refused(model: Path) -> None:
+    edit(model / "early_exit.json", lambda record: record["training"].update(loss=float("nan")))
+
+    with pytest.raises(FolderError, match=r"early_exit\.json: is not JSON: NaN"):
+        open_folder(model)
+
+
+def test_settings_nested_too_deep_to_check_are_refused(model: Path) -> None:
+    path = model / "early_exit.json"
+    deep = '"training": {"a": ' + "[" * 980 + "]" * 980 + ", "
+    path.write_text(path.read_text(encoding="utf-8").replace('"training": {', deep), "utf-8")
+
+    with pytest.raises(FolderError, match=r"early_exit\.json: "):
+        open_folder(model)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_student_that_is_not_finite_is_named(model: Path, value: float) -> None:
+    tensors = {"students.0": STUDENT, "students.1": np.array([1, value], np.float32)}
+    save_file(tensors, model / "students.safetensors")
+    reseal(model)
+
+    with pytest.raises(FolderError, match=r"students\.safetensors: tensor students\.1 holds NaN"):
+        open_folder(model).read_students()
+
+
+def test_a_student_of_another_type_is_named(model: Path) -> None:
+    save_file({"students.0": STUDENT.astype(np.float16)}, model / "students.safetensors")
+    reseal(model)
+
+    with pytest.raises(FolderError, match=r"tensor students\.0 must be float32, got float16"):
+        open_folder(model).read_students()
+
+
+@pytest.mark.parametrize("broken", [b"", b"\x80\x04.", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"{}x"])
+def test_a_damaged_safetensors_header_is_named(model: Path, broken: bytes) -> None:
+    (model / "students.safetensors").write_bytes(broken)
+    reseal(model)
+
+    with pytest.raises(FolderError, match=r"students\.safetensors: cannot be read as safetensors"):
+        open_folder(model).read_students()
+    with pytest.raises(FolderError, match=r"students\.safetensors: cannot be read as safetensors"):
+        tensor_shapes(model / "students.safetensors")
+
+
+def test_students_replaced_after_opening_are_noticed(model: Path) -> None:
+    opened = open_folder(model)
+    save(model, mark=2.0)
+
+    with pytest.raises(FolderError, match=r"students\.safetensors: does not match the hash"):
+        opened.read_students()
+
+
+def test_shapes_are_read_from_the_header(model: Path) -> None:
+    assert tensor_shapes(model / "model.safetensors") == {"encoder": (5, 7)}
+
+
+def test_shapes_of_a_missing_file_are_a_folder_error(tmp_path: Path) -> None:
+    with pytest.raises(FolderError, match=r"no\.safetensors: cannot be read"):
+        tensor_shapes(tmp_path / "no.safetensors")
+
+
+def test_tensors_as_expected_are_accepted() -> None:
+    check_tensors("file", {"a": (2, 3), "b": ()}, {"b": (), "a": (2, 3)})
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ({"a": (2, 3)}, r"file: tensor b is missing, expected \[4\]$"),
+        ({"a": (2, 3), "b": (4,), "c": (1,)}, r"file: tensor c is unexpected, of shape \[1\]$"),
+        ({"a": (3, 2), "b": (4,)}, r"file: tensor a is \[3, 2\], expected \[2, 3\]$"),
+        ({"c": (1,), "d": (), "e": ()}, r"a is missing.*b is missing.*c is unexp.*; and 2 more$"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_named(
+    found: dict[str, tuple[int, ...]], message: str
+) -> None:
+    with pytest.raises(FolderError, match=message):
+        check_tensors("file", {"a": (2, 3), "b": (4,)}, found)
+
+
+def damage(content: bytes, random: np.random.Generator) -> bytes:
+    """Return other bytes: one flipped, some cut off, repeated, zeroed or inserted."""
+    start, stop = sorted(random.integers(0, len(content), size=2))
+    middle = content[start : stop + 1]
+    flipped = bytes([middle[0] ^ (1 << random.integers(8))])
+    return [
+        content[:start] + flipped + content[start + 1 :],
+        content[:start],
+        content[:stop] + middle + content[stop:],
+        content[:start] + bytes(len(middle)) + content[stop + 1 :],
+        content[:start] + random.bytes(5) + content[start:],
+    ][random.integers(5)]
+
+
+def loaded(path: Path) -> tuple[EarlyExitConfig, list[Any]]:
+    found = open_folder(path)
+    return found.config, found.read_students()["students.0"].tolist()
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_damage_anywhere_is_caught_or_changes_nothing(model: Path, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    expected = loaded(model)
+    file = sorted(model.iterdir())[random.integers(len(list(model.iterdir())))]
+    file.write_bytes(damage(file.read_bytes(), random))
+
+    try:
+        found = loaded(model)
+    except FolderError as error:
+        message = str(error)
+    else:
+        assert file.name in ("README.md", "early_exit.json")  # a space for a line break, say
+        assert found == expected
+        return
+    assert file.name in message
+    assert "\n" not in message
+
+
+# What a failed save leaves behind.
+
+
+def test_a_failed_save_leaves_the_old_folder_and_nothing_else(model: Path) -> None:
+    before = content(model)
+
+    def fail() -> None:
+        with staged_folder(model) as stage:
+            fill(stage, mark=2.0)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert content(model) == before
+    assert names_beside(model) == ["model"]
+
+
+def test_a_failed_first_save_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with staged_folder(tmp_path / "model") as stage:
+            fill(stage)
+            (stage / "students.safetensors").unlink()
+            seal(stage, settings())
+
+    with pytest.raises(FolderError, match=r"students\.safetensors"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_another_model_is_never_sealed(unsealed: Path) -> None:
+    with pytest.raises(FolderError, match="has 4 layers"):
+        seal(unsealed, settings(num_layers=5))
+
+    assert not (unsealed / "early_exit.json").exists()
+
+
+def test_a_save_replaces_the_whole_folder(model: Path) -> None:
+    (model / "openvino").mkdir()
+    (model / "openvino" / "stale.xml").touch()
+    save(model, mark=2.0)
+
+    assert "openvino/stale.xml" not in content(model)
+    assert content(model)["README.md"] == b"# A model of 2.0\n"
+    assert names_beside(model) == ["model"]
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+
+    open_folder(save(tmp_path / "model"))
+
+
+def test_a_folder_of_other_files_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+
+    with pytest.raises(FolderError, match=r"holds other files and no early_exit\.json"):
+        save(tmp_path)
+    assert list(tmp_path.iterdir()) == [tmp_path / "thesis.tex"]
+
+
+def test_a_folder_that_fills_up_while_saving_is_not_replaced(tmp_path: Path) -> None:
+    def fill_both() -> None:
+        with staged_folder(tmp_path / "model"):
+            (tmp_path / "model").mkdir()
+            (tmp_path / "model" / "thesis.tex").touch()
+
+    with pytest.raises(FolderError, match="holds other files"):
+        fill_both()
+    assert content(tmp_path) == {"model/thesis.tex": b""}
+
+
+def test_a_file_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+
+    with pytest.raises(FolderError, match="file: is a file; name a folder"):
+        save(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a disk of one MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = shutil.which("mount")
+    if mount is None or os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root; the simulated full disk is tested anyway")
+    made = subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=1m", "none", str(place)], capture_output=True
+    )
+    if made.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {made.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("kib", [800, 900, 960, 1000, 1010, 1020, 1024])
+def test_a_disk_that_is_really_full_leaves_the_old_folder(small_disk: Path, kib: int) -> None:
+    # Every size lets the save come a file or so further before the disk is full.
+    model = save(small_disk / "model")
+    before = content(model)
+    used = sum(file.stat().st_blocks * 512 for file in small_disk.rglob("*"))
+    (small_disk / "other").write_bytes(bytes(max(0, kib * 1024 - used)))
+
+    def save_more() -> None:
+        with staged_folder(model) as stage:
+            fill(stage, mark=2.0)
+            save_file({"encoder": np.zeros(60_000, np.float32)}, stage / "model.safetensors")
+            seal(stage, settings())
+
+    with pytest.raises(FolderError, match=r"model: not saved, the disk is full: [\d,]+ bytes"):
+        save_more()
+    assert content(model) == before
+    assert names_beside(model) == ["model", "other"]
+    open_folder(model)
+
+
+def test_a_disk_that_is_full_while_copying_is_told_as_such(model: Path, small_disk: Path) -> None:
+    (small_disk / "other").write_bytes(bytes(1020 * 1024))
+
+    with pytest.raises(FolderError, match="copy: not saved, the disk is full"):
+        copy_folder(open_folder(model), small_disk / "copy")
+    assert names_beside(small_disk / "copy") == ["other"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "mkdir", "chmod", "rename"])
+@pytest.mark.parametrize("times", range(4))
+def test_a_full_disk_at_any_call_leaves_the_old_folder(
+    model: Path, monkeypatch: pytest.MonkeyPatch, call: str, times: int
+) -> None:
+    before = content(model)
+    allowed = iter(range(times))
+    real = getattr(os, call)
+
+    def limited(*arguments: Any, **options: Any) -> Any:
+        if next(allowed, None) is None and not putting_back(call, arguments):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(os, call, limited)
+    message = None
+    try:
+        save(model, mark=2.0)
+    except FolderError as error:
+        message = str(error)
+    monkeypatch.undo()
+
+    if message is None:  # no more calls than allowed
+        assert content(model)["README.md"] == b"# A model of 2.0\n"
+    else:
+        assert message.startswith(f"{model}: not saved, the disk is full")
+        assert content(model) == before
+    open_folder(model)
+    assert names_beside(model) == ["model"]
+
+
+def putting_back(call: str, arguments: tuple[Any, ...]) -> bool:
+    return call == "rename" and Path(arguments[0]).name == "old-0"
+
+
+def test_an_old_folder_that_cannot_be_put_back_is_kept_and_named(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = content(model)
+    real = os.rename
+
+    def one_way(source: Path, destination: Path) -> None:
+        if destination == model:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(source, destination)
+
+    monkeypatch.setattr(os, "rename", one_way)
+    with pytest.raises(FolderError, match="could not be put back") as caught:
+        save(model, mark=2.0)
+    monkeypatch.undo()
+
+    [kept] = model.parent.glob("*/old-0")
+    assert str(kept) in str(caught.value)
+    assert content(kept) == before
+    open_folder(model)  # puts it back, for its process no longer holds the lock
+    assert content(model) == before
+    assert names_beside(model) == ["model"]
+
+
+# Processes that die, and processes that save at the same time.
+
+PROGRAM = f"""
+import os, signal, sys
+sys.path[:0] = [{str(Path(__file__).parent)!r}]
+from pathlib import Path
+from test_folder import *
+target = Path(sys.argv[1])
+"""
+
+
+def start(program: str, target: Path, *arguments: str) -> "subprocess.Popen[str]":
+    source = PROGRAM + textwrap.dedent(program)
+    command = [sys.executable, "-c", source, str(target), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def killed_while_staging(target: Path) -> None:
+    program = """
+        with staged_folder(target) as stage:
+            fill(stage, mark=2.0)
+            print("staged", flush=True)
+            signal.pause()
+    """
+    with start(program, target) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "staged\n"
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_save_that_is_killed_leaves_the_old_folder(model: Path) -> None:
+    before = content(model)
+    killed_while_staging(model)
+
+    assert content(model) == before
+    open_folder(model)
+
+
+def test_the_next_save_removes_what_a_killed_one_left(model: Path) -> None:
+    killed_while_staging(model)
+    assert len(names_beside(model)) == 2
+
+    save(model, mark=3.0)
+    assert names_beside(model) == ["model"]
+
+
+def test_a_save_killed_between_its_renames_is_undone_by_the_next_load(model: Path) -> None:
+    before = content(model)
+    program = """
+        real = os.rename
+        def rename(source, destination):
+            if Path(source).name == "new":
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(source, destination)
+        os.rename = rename
+        save(target, mark=2.0)
+    """
+    with start(program, model) as process:
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not model.exists()
+
+    open_folder(model)
+    assert content(model) == before
+    assert names_beside(model) == ["model"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "mkdir", "chmod", "rename", "open", "unlink", "rmdir"])
+@pytest.mark.parametrize("times", [0, 1, 2, 5, 9])
+def test_a_save_killed_at_any_call_leaves_a_whole_folder(
+    model: Path, call: str, times: int
+) -> None:
+    before = content(model)
+    program = """
+        name, times = sys.argv[2], int(sys.argv[3])
+        real, calls = getattr(os, name), iter(range(times))
+        def deadly(*arguments, **options):
+            if next(calls, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+        setattr(os, name, deadly)
+        save(target, mark=2.0)
+    """
+    with start(program, model, call, str(times)) as process:
+        process.wait()
+
+    open_folder(model).read_students()
+    if content(model) != before:
+        assert content(model)["README.md"] == b"# A model of 2.0\n"
+    save(model, mark=3.0)
+    assert content(model)["README.md"] == b"# A model of 3.0\n"
+
+
+def test_a_save_in_progress_is_not_cleaned_up_by_another(model: Path) -> None:
+    with staged_folder(model) as stage:
+        fill(stage, mark=2.0)
+        save(model, mark=3.0)
+        assert stage.is_dir()
+        seal(stage, settings())
+
+    assert open_folder(model).read_students()["students.0"][1, 2] == 10  # the last one wins
+    assert names_beside(model) == ["model"]
+
+
+@pytest.mark.parametrize("intruders", [1, 9, 10])
+def test_a_save_that_comes_between_the_renames_of_another_is_replaced_whole(
+    model: Path, monkeypatch: pytest.MonkeyPatch, intruders: int
+) -> None:
+    other = save(model.parent / "other", mark=4.0)
+    real = os.rename
+    coming = iter(range(intruders))
+
+    def rename(source: Path, destination: Path) -> None:
+        if Path(source).name == "new" and next(coming, None) is not None:
+            shutil.copytree(other, destination)
+        real(source, destination)
+
+    monkeypatch.setattr(os, "rename", rename)
+    message = None
+    try:
+        save(model, mark=2.0)
+    except FolderError as error:
+        message = str(error)
+    monkeypatch.undo()
+
+    assert (message is None) == (intruders < folder_module.SWAP_ATTEMPTS)
+    if message is None:
+        assert content(model)["README.md"] == b"# A model of 2.0\n"
+    else:
+        assert "another process keeps saving here" in message
+        assert content(model) == content(other)
+    assert names_beside(model) == ["model", "other"]
+
+
+def test_processes_that_save_to_one_place_never_mix(model: Path) -> None:
+    program = """
+        for _ in range(15):
+            save(target, mark=float(sys.argv[2]), training={"mark": float(sys.argv[2])})
+    """
+    processes = [start(program, model, mark) for mark in ("2", "3", "4")]
+    reads = 0
+    while any(process.poll() is None for process in processes):
+        try:
+            students = (found := open_folder(model)).read_students()
+        except FolderError:
+            continue  # replaced while it was being read, and noticed
+        reads += 1
+        mark = found.config.training.get("mark", 1.0)
+        assert students["students.0"].tolist() == (STUDENT * mark).tolist()
+    for process in processes:
+        process.communicate()
+
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert reads > 0
+    assert names_beside(model) == ["model"]
+    last = open_folder(model)
+    students = last.read_students()
+    assert students["students.0"].tolist() == (STUDENT * last.config.training["mark"]).tolist()
+
+
+def test_a_disk_without_locks_can_be_saved_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    save(tmp_path / "model")
+
+    assert isinstance(open_folder(tmp_path / "model"), ModelFolder)
