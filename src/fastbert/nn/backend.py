@@ -1,0 +1,76 @@
+"""The torch backend of the adaptive loop."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fastbert.nn.backbones import LayerState
+from fastbert.nn.heads import padding_bias
+from fastbert.nn.model import FastBertModel
+from fastbert.text import TokenBatch
+
+
+@dataclass(frozen=True)
+class RunningRows:
+    """The rows still running, after `exit_layer` layers."""
+
+    exit_layer: int
+    layer_state: LayerState
+    bias: Float[Tensor, "rows 1 length"] | None
+
+
+class TorchBackend:
+    """Runs a `FastBertModel` layer by layer, on the device where its weights are.
+
+    Each exit costs one copy from the device, its logits; each compaction one copy to it, the
+    numbers of the rows that stay.
+    """
+
+    def __init__(self, model: FastBertModel) -> None:
+        """Switch the model to inference, where dropout is off."""
+        self.model = model.eval()
+
+    @property
+    def num_exits(self) -> int:
+        """The number of encoder layers."""
+        return self.model.num_exits
+
+    @torch.inference_mode()
+    def start(self, batch: TokenBatch) -> RunningRows:
+        """Embed the tokens."""
+        tokens = batch_tensors(batch, self.model.device)
+        state = self.model.backbone.start(**tokens)
+        return RunningRows(0, state, padding_bias(tokens["attention_mask"]))
+
+    @torch.inference_mode()
+    def advance(self, state: RunningRows) -> RunningRows:
+        """Run the next encoder layer."""
+        layer_state = self.model.backbone.layer(state.exit_layer, state.layer_state)
+        return RunningRows(state.exit_layer + 1, layer_state, state.bias)
+
+    @torch.inference_mode()
+    def logits(self, state: RunningRows) -> Float[np.ndarray, "rows classes"]:
+        """Ask the student or the teacher after the layer that ran last."""
+        logits = self.model.exit_logits(state.exit_layer, state.layer_state, state.bias)
+        return logits.float().cpu().numpy()
+
+    @torch.inference_mode()
+    def keep(self, state: RunningRows, rows: Int[np.ndarray, " rows"]) -> RunningRows:
+        """Compact every per-row tensor to the named rows."""
+        index = torch.from_numpy(rows).to(self.model.device)
+        return replace(
+            state,
+            layer_state=state.layer_state.keep(index),
+            bias=None if state.bias is None else state.bias.index_select(0, index),
+        )
+
+
+def batch_tensors(batch: TokenBatch, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Return a batch as the keyword arguments that encoders take."""
+    arrays = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    if batch.token_type_ids is not None:
+        arrays["token_type_ids"] = batch.token_type_ids
+    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}

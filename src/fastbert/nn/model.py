@@ -1,0 +1,320 @@
+"""A FastBERT in torch: a teacher of the Hugging Face kind and the students after its layers.
+
+The teacher is either anybody's `*ForSequenceClassification` model (layout `pretrained`) or a plain
+encoder under the paper's own head (layout `paper`). Loading is strict in both: a weight that is
+missing, left over or of another shape is an error that names it, never a random number.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from fastbert.errors import BackboneError, FolderError
+from fastbert.folder import (
+    STUDENTS_FILE,
+    TEACHER_FILE,
+    ModelFolder,
+    StudentLayout,
+    check_tensors,
+    tensor_shapes,
+)
+from fastbert.nn.backbones import LayerState, backbone_for
+from fastbert.nn.heads import ExitHead, padding_bias
+
+Layout = Literal["pretrained", "paper"]
+
+
+class PaperClassifier(nn.Module):
+    """A plain encoder under the paper's head: the teacher of the layout `paper`."""
+
+    def __init__(self, encoder: PreTrainedModel, num_labels: int, layout: StudentLayout) -> None:
+        """Put a fresh head on an encoder."""
+        super().__init__()
+        self.encoder = encoder
+        self.config = encoder.config
+        self.head = ExitHead(encoder.config.hidden_size, num_labels, layout)
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "rows length"],
+        attention_mask: Int[Tensor, "rows length"],
+        token_type_ids: Int[Tensor, "rows length"] | None = None,
+        labels: Int[Tensor, " rows"] | None = None,
+    ) -> SequenceClassifierOutput:
+        """Return logits, and the cross-entropy where there are labels, as transformers does."""
+        segments = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        hidden = self.encoder(input_ids, attention_mask=attention_mask, **segments)[0]
+        logits = self.head(hidden, padding_bias(attention_mask))
+        loss = None if labels is None else functional.cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+Teacher = PreTrainedModel | PaperClassifier
+
+
+class FastBertModel(nn.Module):
+    """A teacher with L encoder layers, and a student after each of the layers 1 … L-1."""
+
+    def __init__(self, teacher: Teacher, layout: StudentLayout) -> None:
+        """Put fresh students on a teacher.
+
+        Args:
+            teacher: A classifier whose `config.id2label` names the classes.
+            layout: The shape of the students.
+        """
+        super().__init__()
+        self.teacher = teacher
+        self.layout = layout
+        encoder = teacher.encoder if isinstance(teacher, PaperClassifier) else teacher
+        self.backbone = backbone_for(encoder)
+        self.students = nn.ModuleList(
+            ExitHead(self.backbone.hidden_size, len(self.labels), layout)
+            for _ in range(self.num_exits - 1)
+        )
+
+    @property
+    def num_exits(self) -> int:
+        """The number of encoder layers."""
+        return self.backbone.num_layers
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in the order of the logits."""
+        names: dict[int, str] = self.teacher.config.id2label
+        return tuple(names[index] for index in range(len(names)))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def exit_logits(
+        self, exit_layer: int, state: LayerState, bias: Float[Tensor, "rows 1 length"] | None
+    ) -> Float[Tensor, "rows classes"]:
+        """Ask the exit after the layer `exit_layer`, counted from 1, which ran last."""
+        if exit_layer < self.num_exits:
+            return self.students[exit_layer - 1](self.backbone.exit_view(state.hidden), bias)
+        if isinstance(self.teacher, PaperClassifier):
+            return self.teacher.head(self.backbone.exit_view(state.hidden), bias)
+        return self.backbone.teacher_logits(self.teacher, state)
+
+    def teach(
+        self,
+        input_ids: Int[Tensor, "rows length"],
+        attention_mask: Int[Tensor, "rows length"],
+        token_type_ids: Int[Tensor, "rows length"] | None = None,
+    ) -> tuple[list[Float[Tensor, "rows length hidden"]], Float[Tensor, "rows classes"]]:
+        """Run the backbone once; return what each student reads, and the teacher's logits."""
+        state = self.backbone.start(input_ids, attention_mask, token_type_ids)
+        readings = []
+        for index in range(self.num_exits):
+            state = self.backbone.layer(index, state)
+            if index < self.num_exits - 1:
+                readings.append(self.backbone.exit_view(state.hidden))
+        return readings, self.exit_logits(self.num_exits, state, padding_bias(attention_mask))
+
+    def save(self, folder: Path) -> None:
+        """Write the teacher as transformers does, and beside it the heads that are ours."""
+        heads = {f"students.{name}": tensor for name, tensor in self.students.state_dict().items()}
+        if isinstance(self.teacher, PaperClassifier):
+            self.teacher.encoder.save_pretrained(folder)
+            head = self.teacher.head.state_dict()
+            heads |= {f"teacher.{name}": tensor for name, tensor in head.items()}
+        else:
+            self.teacher.save_pretrained(folder)
+        save_file(
+            {name: tensor.contiguous().cpu() for name, tensor in heads.items()},
+            folder / STUDENTS_FILE,
+            metadata={"format": "pt"},
+        )
+
+    @classmethod
+    def load(cls, folder: ModelFolder) -> "FastBertModel":
+        """Read a model folder whose hashes have been checked.
+
+        Raises:
+            FolderError: A tensor is missing, left over, of another shape, NaN or infinite.
+        """
+        config = folder.config
+        weights = folder.path / TEACHER_FILE
+        num_labels = len(config.labels)
+        if config.layout == "paper":
+            encoder, report = AutoModel.from_pretrained(folder.path, **LOADING)
+            teacher: Teacher = PaperClassifier(encoder, num_labels, config.students)
+        else:
+            teacher, report = AutoModelForSequenceClassification.from_pretrained(
+                folder.path, **LOADING
+            )
+        _refuse_unmatched(weights, report)
+        model = cls(teacher, config.students)
+        model._load_heads(folder.path / STUDENTS_FILE)
+        _refuse_non_finite(weights, teacher.state_dict())
+        return model.eval()
+
+    def _load_heads(self, path: Path) -> None:
+        heads: dict[str, nn.Module] = {"students": self.students}
+        if isinstance(self.teacher, PaperClassifier):
+            heads["teacher"] = self.teacher.head
+        expected = {
+            f"{prefix}.{name}": tuple(tensor.shape)
+            for prefix, module in heads.items()
+            for name, tensor in module.state_dict().items()
+        }
+        check_tensors(path.name, expected, tensor_shapes(path))
+        tensors = load_file(path)
+        _refuse_non_finite(path, tensors)
+        for prefix, module in heads.items():
+            start = f"{prefix}."
+            module.load_state_dict(
+                {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+            )
+
+
+# Never a pickle, never code from the checkpoint, always a report of what did not match: tensors of
+# another shape stand in it too, where transformers by itself would raise without naming them.
+LOADING: dict[str, Any] = {
+    "dtype": torch.float32,
+    "use_safetensors": True,
+    "trust_remote_code": False,
+    "output_loading_info": True,
+    "ignore_mismatched_sizes": True,
+}
+
+
+def read_config(checkpoint: str | Path, revision: str | None = None) -> PreTrainedConfig:
+    """Read a checkpoint's configuration from a folder or the Hub.
+
+    Raises:
+        BackboneError: There is no such checkpoint.
+    """
+    try:
+        return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, revision=revision)
+    except (OSError, ValueError) as error:
+        raise BackboneError(
+            f"{checkpoint}: not a Hugging Face checkpoint that can be read: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def teacher_to_train(
+    checkpoint: str | Path,
+    labels: Sequence[str],
+    layout: Layout = "pretrained",
+    students: StudentLayout | None = None,
+) -> Teacher:
+    """Load a checkpoint as a classifier of `labels`; only its head may be new.
+
+    Raises:
+        BackboneError: A weight of the encoder itself is not in the checkpoint.
+    """
+    if layout == "paper":
+        encoder, report = _from_pretrained(AutoModel, checkpoint, **_names(labels))
+        _refuse_random_encoder(checkpoint, encoder, report)
+        return PaperClassifier(encoder, len(labels), students or StudentLayout())
+    model, report = _from_pretrained(
+        AutoModelForSequenceClassification, checkpoint, **_names(labels)
+    )
+    _refuse_random_encoder(checkpoint, model, report)
+    return model
+
+
+def trained_teacher(checkpoint: str | Path) -> PreTrainedModel:
+    """Load somebody's fine-tuned classifier as it is.
+
+    Raises:
+        BackboneError: It has no trained classification head, or other weights do not match.
+    """
+    model, report = _from_pretrained(AutoModelForSequenceClassification, checkpoint)
+    lacking = _unmatched(report)
+    if lacking:
+        raise BackboneError(
+            f"{checkpoint}: not a fine-tuned classifier, it lacks {_some(lacking)}; "
+            "fine-tune it first with `fastbert train`"
+        )
+    problem = model.config.problem_type
+    if model.config.num_labels < 2 or problem not in (None, "single_label_classification"):
+        raise BackboneError(
+            f"{checkpoint}: a classifier of one label out of two or more is needed, this one has "
+            f"{model.config.num_labels} and solves {problem or 'regression'}"
+        )
+    return model
+
+
+def _from_pretrained(auto: Any, checkpoint: str | Path, **changes: Any) -> tuple[Any, Any]:
+    read_config(checkpoint)
+    try:
+        return auto.from_pretrained(checkpoint, **LOADING, **changes)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BackboneError(
+            f"{checkpoint}: cannot be loaded as {auto.__name__}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _names(labels: Sequence[str]) -> dict[str, Any]:
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+        "problem_type": "single_label_classification",
+    }
+
+
+def _refuse_random_encoder(
+    checkpoint: str | Path, model: PreTrainedModel, report: Mapping[str, Any]
+) -> None:
+    """Let only the head and the pooler be new.
+
+    Half-matched checkpoints that train from random layers without a word are how reproductions
+    of the paper lost ten points and more.
+    """
+    prefix = f"{model.base_model_prefix}."
+    is_bare = model.base_model is model
+    lacking = sorted(
+        key
+        for key in _unmatched(report)
+        if (is_bare or key.startswith(prefix)) and "pooler." not in key
+    )
+    if lacking:
+        raise BackboneError(
+            f"{checkpoint}: {len(lacking)} weights of the encoder are missing or of another shape: "
+            f"{_some(lacking)}"
+        )
+
+
+def _unmatched(report: Mapping[str, Any]) -> list[str]:
+    """Return the tensors of the model that the checkpoint does not have, or not in their shape."""
+    return sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+
+
+def _refuse_unmatched(path: Path, report: Mapping[str, Any]) -> None:
+    for what, keys in {
+        "missing or of another shape": _unmatched(report),
+        "unexpected": sorted(report["unexpected_keys"]),
+    }.items():
+        if keys:
+            raise FolderError(f"{path}: tensors {what}: {_some(keys)}")
+
+
+def _refuse_non_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise FolderError(f"{path}: tensor {name} holds NaN or infinite values")
+
+
+def _some(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return ", ".join(keys[:3]) + more
