@@ -1,0 +1,159 @@
+"""Stage 2: the divergence of the paper, and what may and may not change."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import rel_entr, softmax
+
+from fastbert.data import Example
+from fastbert.folder import StudentLayout
+from fastbert.nn.backend import batch_tensors
+from fastbert.nn.model import FastBertModel
+from fastbert.text import TextEncoder
+from fastbert.training.distill import Direction, distill, divergence
+from fastbert.training.hidden_cache import HiddenCache
+from fastbert.training.stage import StageSettings
+from tests.tiny import tiny_classifier
+from tests.tiny_data import examples, tiny_tokenizer
+
+STUDENTS, ROWS, CLASSES = 4, 6, 3
+LAYOUT = StudentLayout("first", 8, 2)
+SETTINGS = StageSettings(epochs=2, learning_rate=1e-2, batch_size=8, bf16=False)
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> TextEncoder:
+    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    return TextEncoder.from_folder(tmp_path / "tokenizer", 16)
+
+
+def fresh_model() -> FastBertModel:
+    torch.manual_seed(0)
+    return FastBertModel(tiny_classifier("bert"), LAYOUT)
+
+
+def run(model: FastBertModel, encoder: TextEncoder, folder: Path, *, cache: bool = False) -> None:
+    texts = examples(40)
+    distill(
+        model,
+        encoder,
+        lambda: texts,
+        40,
+        examples(10, seed=1),
+        folder,
+        SETTINGS,
+        cache_hidden_states=cache,
+    )
+
+
+@pytest.mark.parametrize("direction", ["student-teacher", "teacher-student"])
+def test_the_loss_sums_over_students_and_averages_over_rows(direction: Direction) -> None:
+    random = np.random.default_rng(0)
+    students = random.normal(size=(STUDENTS, ROWS, CLASSES))
+    teacher = random.normal(size=(ROWS, CLASSES))
+
+    p, q = softmax(students, axis=-1), softmax(teacher, axis=-1)[None].repeat(STUDENTS, 0)
+    kl = rel_entr(p, q) if direction == "student-teacher" else rel_entr(q, p)
+    loss = divergence(torch.tensor(students), torch.tensor(teacher), direction)
+    assert loss.item() == pytest.approx(kl.sum(-1).mean(-1).sum(), rel=1e-5)
+
+
+def test_the_two_directions_differ() -> None:
+    students, teacher = torch.tensor([[[2.0, 0.0]]]), torch.tensor([[0.0, 0.5]])
+    there = divergence(students, teacher, "student-teacher")
+    assert there != pytest.approx(divergence(students, teacher, "teacher-student").item())
+
+
+def test_students_that_agree_with_the_teacher_cost_nothing() -> None:
+    teacher = torch.randn(ROWS, CLASSES)
+    agreeing = teacher.expand(STUDENTS, -1, -1) + 3  # a constant changes no probability
+    assert divergence(agreeing, teacher).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_backbone_and_teacher_stay_bit_equal_and_every_student_learns(
+    encoder: TextEncoder, tmp_path: Path
+) -> None:
+    model = fresh_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    run(model, encoder, tmp_path)
+
+    for name, tensor in model.state_dict().items():
+        changed = not torch.equal(tensor, before[name])
+        assert changed == name.startswith("students."), name
+
+
+def test_distillation_brings_the_students_closer_to_the_teacher(
+    encoder: TextEncoder, tmp_path: Path
+) -> None:
+    model = fresh_model()
+    batch = batch_tensors(encoder.collate(encoder.encode([row.text for row in examples(30)])))
+
+    def distance() -> float:
+        with torch.no_grad():
+            readings, teacher = model.eval().teach(**batch)
+            bias = torch.where(batch["attention_mask"] == 0, -torch.inf, 0.0).unsqueeze(1)
+            answers = [head(h, bias) for head, h in zip(model.students, readings, strict=True)]
+            return divergence(torch.stack(answers), teacher).item()
+
+    before = distance()
+    run(model, encoder, tmp_path)
+    assert distance() < before / 2
+
+
+def test_the_teacher_teaches_without_dropout(encoder: TextEncoder, tmp_path: Path) -> None:
+    # The authors left the teacher in training mode, so its soft labels were noise.
+    model = fresh_model()
+    modes: set[bool] = set()
+    teach = model.teach
+
+    def spy(*args: Any, **tokens: Any) -> tuple[list[torch.Tensor], torch.Tensor]:
+        modes.add(any(module.training for module in model.teacher.modules()))
+        return teach(*args, **tokens)
+
+    model.teach = spy  # type: ignore[method-assign]  # watched, not replaced
+    run(model, encoder, tmp_path)
+    assert modes == {False}
+
+
+def test_the_cache_teaches_what_the_backbone_does(encoder: TextEncoder, tmp_path: Path) -> None:
+    model = fresh_model()
+    model.eval()
+    tokens = encoder.encode([row.text for row in examples(9)])
+    lengths = np.array([len(row) for row in tokens])
+    order = [[3, 0, 7, 8], [1, 2, 4, 5, 6]]  # rows arrive in any order
+    batches = [
+        {**batch_tensors(encoder.collate([tokens[row] for row in rows])), "row": torch.tensor(rows)}
+        for rows in order
+    ]
+    cache = HiddenCache.build(model, batches, lengths, tmp_path, bf16=False)
+
+    wanted = [6, 3, 1]
+    batch = batch_tensors(encoder.collate([tokens[row] for row in wanted]))
+    with torch.no_grad():
+        readings, logits = model.teach(**batch)
+    cached_readings, cached_logits = cache.teach(row=torch.tensor(wanted), **batch)
+    real = batch["attention_mask"].bool()
+    assert len(cached_readings) == len(readings)
+    for cached, live in zip(cached_readings, readings, strict=True):
+        torch.testing.assert_close(cached[real], live[real], atol=5e-3, rtol=5e-3)
+        assert not cached[~real].any()
+    torch.testing.assert_close(cached_logits, logits)
+
+
+def test_students_learn_from_the_cache_too(encoder: TextEncoder, tmp_path: Path) -> None:
+    live, cached = fresh_model(), fresh_model()
+    run(live, encoder, tmp_path / "live")
+    run(cached, encoder, tmp_path / "cached", cache=True)
+    for name, tensor in live.students.state_dict().items():
+        torch.testing.assert_close(cached.students.state_dict()[name], tensor, atol=0.05, rtol=0.05)
+
+
+def test_fewer_texts_than_a_batch_still_train(encoder: TextEncoder, tmp_path: Path) -> None:
+    # The authors' package dropped the last partial batch, so little data trained nothing.
+    model, texts = fresh_model(), [Example("made:1", "lovely word1")]
+    before = model.students.state_dict()["0.reduce.weight"].clone()
+    distill(model, encoder, lambda: texts, 1, [], tmp_path, SETTINGS)
+    assert not torch.equal(model.students.state_dict()["0.reduce.weight"], before)
