@@ -51,7 +51,9 @@ def weights(folder: Path) -> dict[str, bytes]:
 def test_training_gives_a_classifier_that_learned_and_a_folder_that_others_read(
     files: dict[str, Path],
 ) -> None:
-    classifier = run(files, fine_tuning=replace(FINE_TUNING, epochs=15, learning_rate=2e-2))
+    write_csv(files["train"], examples(240, seed=1))
+    longer = replace(FINE_TUNING, epochs=12, learning_rate=4e-3, checkpoint_steps=999)
+    classifier = run(files, fine_tuning=longer)
 
     texts = [example.text for example in examples(30, seed=3)]
     truth = [example.label for example in examples(30, seed=3)]

@@ -44,7 +44,7 @@ class RecordedExits:
 
     def logits(self, state: ReplayState) -> Float[np.ndarray, "rows classes"]:
         """Return what that exit answered."""
-        return self.recorded[state.exit_layer - 1, state.rows]
+        return np.asarray(self.recorded[state.exit_layer - 1, state.rows])
 
     def keep(self, state: ReplayState, rows: Int[np.ndarray, " rows"]) -> ReplayState:
         """Drop the other rows."""

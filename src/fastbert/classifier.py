@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, overload
+from typing import Any, TypeGuard, overload
 
 import numpy as np
 from huggingface_hub import HfApi, snapshot_download
@@ -129,7 +129,9 @@ class FastBertClassifier:
             ).commit_url
 
     @overload
-    def predict(self, texts: Text, speed: float = ..., batch_size: int = ...) -> Prediction: ...
+    def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str as well
+        self, texts: Text, speed: float = ..., batch_size: int = ...
+    ) -> Prediction: ...
 
     @overload
     def predict(
@@ -221,7 +223,7 @@ class FastBertClassifier:
             yield rows, self.encoder.collate([tokens[row] for row in rows])
 
 
-def _is_one(texts: object) -> bool:
+def _is_one(texts: object) -> TypeGuard[Text]:
     """Return whether this is a single text or a pair, not a collection of them."""
     if isinstance(texts, tuple):
         return len(texts) == 2 and all(isinstance(text, str) for text in texts)

@@ -1,5 +1,7 @@
 """Exit heads: the fast form equals textbook attention, and padding never counts."""
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
@@ -48,7 +50,7 @@ def test_first_token_pooling_equals_textbook_attention_at_the_first_token() -> N
 
 
 @pytest.mark.parametrize("pooling", ["first", "mean"])
-def test_padding_never_changes_an_answer(pooling: str) -> None:
+def test_padding_never_changes_an_answer(pooling: Literal["first", "mean"]) -> None:
     # Heads without a padding mask: BitVoyage issue 14, bert-squeeze; FastPLM's mean over padding.
     torch.manual_seed(1)
     head = ExitHead(HIDDEN, CLASSES, StudentLayout(pooling, WIDTH, HEADS)).eval()
@@ -66,7 +68,7 @@ def test_mean_pooling_averages_tokens_not_features() -> None:
 
 
 @pytest.mark.parametrize("pooling", ["first", "mean"])
-def test_dropout_acts_in_training_only(pooling: str) -> None:
+def test_dropout_acts_in_training_only(pooling: Literal["first", "mean"]) -> None:
     torch.manual_seed(2)
     head = ExitHead(HIDDEN, CLASSES, StudentLayout(pooling, WIDTH, HEADS))
     hidden = torch.randn(ROWS, LENGTH, HIDDEN)

@@ -94,8 +94,8 @@ class FastBertModel(nn.Module):
     @property
     def labels(self) -> tuple[str, ...]:
         """The classes, in the order of the logits."""
-        names: dict[int, str] = self.teacher.config.id2label
-        return tuple(names[index] for index in range(len(names)))
+        config: Any = self.teacher.config  # its own types leave the keys open
+        return tuple(config.id2label[index] for index in range(config.num_labels))
 
     @property
     def device(self) -> torch.device:

@@ -127,7 +127,8 @@ def distill(
         folder: Where checkpoints, and the cache if any, go.
         settings: Epochs, learning rate and the like; the paper's by default.
         direction: Which divergence is minimised.
-        cache_hidden_states: Run the backbone once and keep what the students read on disk.
+        cache_hidden_states: Run the backbone once and keep what the students read on disk. A cache
+            that lies in `folder` already is taken for this model's and these texts'.
         resume: Go on from the last whole checkpoint.
 
     Source: Section 3.2.3, "Self-distillation for branch", of Liu et al., FastBERT (ACL 2020).
@@ -142,7 +143,9 @@ def distill(
     students = Students(model.students).requires_grad_(True)
     teach: Callable[..., Lesson] = partial(_teach, model, settings.bf16)
     if cache_hidden_states:
-        teach = _cache(model, [train_stream, dev_stream], folder, settings).teach
+        cache = HiddenCache.load(folder)
+        cache = cache or _build_cache(model, [train_stream, dev_stream], folder, settings)
+        teach = cache.teach
     run_stage(
         partial(DistillTrainer, teach=teach, direction=direction),
         students,
@@ -165,7 +168,7 @@ def _teach(model: FastBertModel, bf16: bool, row: Tensor, **tokens: Tensor) -> L
         return model.to(row.device).teach(**tokens)
 
 
-def _cache(
+def _build_cache(
     model: FastBertModel,
     streams: Sequence[ExampleStream],
     folder: Path,

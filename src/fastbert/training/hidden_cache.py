@@ -16,6 +16,8 @@ from tqdm.auto import tqdm
 from fastbert.errors import TrainingError
 from fastbert.nn.model import FastBertModel
 
+HIDDEN, INDEX = "hidden.npy", "index.npz"
+
 
 class HiddenCache:
     """What every student reads of every row, and the teacher's logits, by row number."""
@@ -55,10 +57,12 @@ class HiddenCache:
             TrainingError: A hidden state is too large for half precision.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / INDEX).unlink(missing_ok=True)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         shape = (int(offsets[-1]), model.num_exits - 1, model.backbone.hidden_size)
-        path = folder / "hidden.npy"
-        hidden = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+        hidden = np.lib.format.open_memmap(
+            folder / HIDDEN, mode="w+", dtype=np.float16, shape=shape
+        )
         logits = np.empty((len(lengths), len(model.labels)), np.float32)
         for batch in tqdm(batches, desc="hidden states", leave=False, disable=None):
             tokens = {name: tensor for name, tensor in batch.items() if name != "row"}
@@ -75,7 +79,18 @@ class HiddenCache:
             for row, part in zip(rows, parts, strict=True):
                 hidden[offsets[row] : offsets[row + 1]] = part
             logits[rows] = answers.float().cpu().numpy()
+        hidden.flush()
+        np.savez(folder / INDEX, logits=logits, offsets=offsets)  # last: it says that all is there
         return cls(hidden, logits, offsets)
+
+    @classmethod
+    def load(cls, folder: Path) -> "HiddenCache | None":
+        """Return the cache that an earlier run has finished here, if it has."""
+        if not (folder / INDEX).exists():
+            return None
+        with np.load(folder / INDEX) as index:
+            hidden = np.load(folder / HIDDEN, mmap_mode="r")
+            return cls(hidden, index["logits"], index["offsets"])
 
     def teach(
         self, row: Tensor, attention_mask: Tensor, **_tokens: Tensor
