@@ -1,0 +1,563 @@
+"""The commands and their options.
+
+Defaults stand here a second time, because help must not wait for torch, which the library's own
+settings need; the tests compare the two.
+"""
+
+import json
+import logging
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fastbert.data import Columns, check_labels, count_empty, load_examples
+
+if TYPE_CHECKING:
+    from fastbert.classifier import FastBertClassifier
+    from fastbert.training.stage import StageSettings
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+logger = logging.getLogger(__name__)
+
+
+class InterruptedRunError(Exception):
+    """^C was pressed, and there is something to say about it."""
+
+
+# Options that several commands share.
+
+FILES, COLUMNS, MODEL = "Files", "Columns of the files", "Model"
+TEACHER, STUDENTS, BOTH = "Stage 1: the teacher", "Stage 2: the students", "Training"
+
+TextColumn = Annotated[
+    str, typer.Option(metavar="NAME", help="Column of the text.", rich_help_panel=COLUMNS)
+]
+PairColumn = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Column of the second text of a pair. The default is read where it is there.",
+        rich_help_panel=COLUMNS,
+    ),
+]
+LabelColumn = Annotated[
+    str, typer.Option(metavar="NAME", help="Column of the label.", rich_help_panel=COLUMNS)
+]
+IdColumn = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Column of the row's id, repeated in the answer where it is there.",
+        rich_help_panel=COLUMNS,
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        metavar="DIR",
+        help="Model folder to write; an earlier one is replaced as a whole.",
+        rich_help_panel=FILES,
+    ),
+]
+MaxLength = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="Longest text in tokens; what is longer is cut.",
+        rich_help_panel=MODEL,
+    ),
+]
+Pooling = Annotated[
+    Literal["first", "mean"],
+    typer.Option(
+        help="What a student reads of its attention: the first token, as in the paper, or the "
+        "mean over the tokens.",
+        rich_help_panel=MODEL,
+    ),
+]
+Epochs = Annotated[
+    int, typer.Option(metavar="N", help="Passes over the texts.", rich_help_panel=TEACHER)
+]
+LearningRate = Annotated[
+    float, typer.Option(metavar="RATE", help="Peak learning rate.", rich_help_panel=TEACHER)
+]
+DistillEpochs = Annotated[
+    int, typer.Option(metavar="N", help="Passes over the texts.", rich_help_panel=STUDENTS)
+]
+DistillLearningRate = Annotated[
+    float, typer.Option(metavar="RATE", help="Peak learning rate.", rich_help_panel=STUDENTS)
+]
+Divergence = Annotated[
+    Literal["student-teacher", "teacher-student"],
+    typer.Option(
+        metavar="P-Q",
+        help="Divergence D(P || Q) to minimise: student-teacher, as in the paper, or "
+        "teacher-student, as in its authors' code.",
+        rich_help_panel=STUDENTS,
+    ),
+]
+CacheHiddenStates = Annotated[
+    bool,
+    typer.Option(
+        "--cache-hidden-states",
+        help="Run the backbone once and keep on disk what the students read: for each token "
+        "2 bytes x width x (layers - 1).",
+        rich_help_panel=STUDENTS,
+    ),
+]
+BatchSize = Annotated[
+    int, typer.Option(metavar="N", help="Texts of one forward pass.", rich_help_panel=BOTH)
+]
+GradientAccumulation = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="Batches whose gradients are added before a step.",
+        rich_help_panel=BOTH,
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="Of new weights, dropout and the order of the texts.",
+        rich_help_panel=BOTH,
+    ),
+]
+Bf16 = Annotated[
+    bool | None,
+    typer.Option(
+        "--bf16/--no-bf16",
+        show_default="where the machine has it",
+        help="Compute in bfloat16; weights stay float32.",
+        rich_help_panel=BOTH,
+    ),
+]
+ReportTo = Annotated[
+    str,
+    typer.Option(
+        metavar="TRACKER",
+        help="Where the Hugging Face Trainer reports losses, such as tensorboard.",
+        rich_help_panel=BOTH,
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with a stopped run of the same --output and settings.",
+        rich_help_panel=BOTH,
+    ),
+]
+Model = Annotated[
+    str, typer.Argument(metavar="DIR", help="Model folder, or its name on the Hugging Face Hub.")
+]
+RowsTogether = Annotated[
+    int,
+    typer.Option(
+        "--batch-size",
+        metavar="N",
+        min=1,
+        help="Texts computed together. No answer depends on it.",
+    ),
+]
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("fastbert-kit"))
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def fastbert(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Show the version and stop."
+        ),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+) -> None:
+    """Text classifiers that stop reading layers as soon as they are sure.
+
+    Files of texts are .csv, .tsv, .jsonl (each also packed, as .csv.gz) or .parquet.
+
+    The exit code is 0 if all went well, 1 if something failed, 2 for wrong usage or bad input, and
+    130 after Ctrl-C. Errors and warnings are single lines on standard error.
+    """
+
+
+@app.command()
+def train(
+    texts: Annotated[Path, typer.Argument(metavar="TRAIN", help="File of labelled texts.")],
+    dev: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Labelled texts that choose the best epochs and the speed.",
+            rich_help_panel=FILES,
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Pretrained encoder: a folder or a name on the Hugging Face Hub.",
+            rich_help_panel=MODEL,
+        ),
+    ],
+    output: Output,
+    test: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Labelled texts for the table on the model card; without it dev serves.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    unlabeled: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Further texts for the students, as many as there are.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    text_column: TextColumn = Columns.text,
+    pair_column: PairColumn = Columns.pair,
+    label_column: LabelColumn = Columns.label,
+    max_length: MaxLength = 128,
+    layout: Annotated[
+        Literal["pretrained", "paper"],
+        typer.Option(
+            help="Head of the teacher: the encoder family's own, or the paper's.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "pretrained",
+    pooling: Pooling = "first",
+    epochs: Epochs = 3,
+    learning_rate: LearningRate = 2e-5,
+    label_smoothing: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the probability spread over all labels.",
+            rich_help_panel=TEACHER,
+        ),
+    ] = 0.0,
+    distill_epochs: DistillEpochs = 5,
+    distill_learning_rate: DistillLearningRate = 2e-4,
+    kl: Divergence = "student-teacher",
+    cache_hidden_states: CacheHiddenStates = False,
+    batch_size: BatchSize = 32,
+    gradient_accumulation: GradientAccumulation = 1,
+    seed: Seed = 42,
+    bf16: Bf16 = None,
+    report_to: ReportTo = "none",
+    resume: Resume = False,
+) -> None:
+    """Train a classifier from labelled texts.
+
+    First the teacher learns from the labels, then the students learn from the teacher.
+    """
+    _quiet_transformers()
+    from fastbert.folder import StudentLayout
+    from fastbert.recipes import StudentSettings, train
+
+    def stage(epochs: int, learning_rate: float) -> "StageSettings":
+        return _stage(
+            epochs, learning_rate, batch_size, gradient_accumulation, seed, bf16, report_to
+        )
+
+    students = StudentSettings(
+        StudentLayout(pooling),
+        stage(distill_epochs, distill_learning_rate),
+        kl,
+        cache_hidden_states,
+    )
+    with _resumable():
+        classifier = train(
+            texts,
+            dev=dev,
+            model=model,
+            output=output,
+            test=test,
+            unlabeled=unlabeled,
+            columns=Columns(text_column, pair_column, label_column),
+            max_length=max_length,
+            layout=layout,
+            fine_tuning=stage(epochs, learning_rate),
+            label_smoothing=label_smoothing,
+            students=students,
+            resume=resume,
+        )
+    _show_trained(classifier, output)
+
+
+@app.command()
+def distill(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Fine-tuned classifier: a folder or a name on the Hugging Face Hub.",
+        ),
+    ],
+    texts: Annotated[
+        Path, typer.Argument(metavar="TEXTS", help="File of texts; no labels needed.")
+    ],
+    output: Output,
+    text_column: TextColumn = Columns.text,
+    pair_column: PairColumn = Columns.pair,
+    max_length: MaxLength = 128,
+    pooling: Pooling = "first",
+    epochs: DistillEpochs = 5,
+    learning_rate: DistillLearningRate = 2e-4,
+    kl: Divergence = "student-teacher",
+    cache_hidden_states: CacheHiddenStates = False,
+    batch_size: BatchSize = 32,
+    gradient_accumulation: GradientAccumulation = 1,
+    seed: Seed = 42,
+    bf16: Bf16 = None,
+    report_to: ReportTo = "none",
+    resume: Resume = False,
+) -> None:
+    """Add students to a fine-tuned classifier.
+
+    They learn from its answers, so no labels are needed. At speed 0 its answers stay as they are.
+    """
+    if str(texts) == "-":
+        raise typer.BadParameter("texts are read several times, so TEXTS must be a file")
+    _quiet_transformers()
+    from fastbert.folder import StudentLayout
+    from fastbert.recipes import StudentSettings, distill
+
+    stage = _stage(epochs, learning_rate, batch_size, gradient_accumulation, seed, bf16, report_to)
+    with _resumable():
+        classifier = distill(
+            checkpoint,
+            texts,
+            output=output,
+            columns=Columns(text_column, pair_column),
+            max_length=max_length,
+            students=StudentSettings(StudentLayout(pooling), stage, kl, cache_hidden_states),
+            resume=resume,
+        )
+    _show_trained(classifier, output)
+
+
+@app.command()
+def evaluate(
+    folder: Model,
+    texts: Annotated[Path, typer.Argument(metavar="DATA", help="File of labelled texts.")],
+    speed: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="S",
+            min=0,
+            max=1,
+            show_default="0 and the model's recommended speed",
+            help="Threshold from 0 (every layer) to 1; may be given several times.",
+        ),
+    ] = None,
+    batch_size: RowsTogether = 32,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON array instead of a table.")
+    ] = False,
+    text_column: TextColumn = Columns.text,
+    pair_column: PairColumn = Columns.pair,
+    label_column: LabelColumn = Columns.label,
+) -> None:
+    """Measure quality, layers, cost and time.
+
+    Labelled texts are classified once for each speed.
+    """
+    columns = Columns(text_column, pair_column, label_column)
+    examples = load_examples(texts, columns, needs_label=True)
+    if empty := count_empty(examples):
+        logger.warning("%s: %d of %d texts are empty", texts, empty, len(examples))
+    classifier = _load(folder)
+    check_labels(examples, classifier.labels)
+    from fastbert.evaluation import evaluate
+
+    speeds = speed or sorted({0.0, classifier.recommended_speed})
+    table = [row.as_dict() for row in evaluate(classifier, examples, speeds, batch_size)]
+    if as_json:
+        _print_json(table)
+    else:
+        _print_speeds(table, classifier.recommended_speed)
+
+
+@app.command()
+def predict(
+    folder: Model,
+    texts: Annotated[
+        str, typer.Argument(metavar="INPUT", help="File of texts, or - for standard input.")
+    ],
+    output: Annotated[
+        str, typer.Option(metavar="FILE", help="File to write, or - for standard output.")
+    ] = "-",
+    speed: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            min=0,
+            max=1,
+            show_default="the model's recommended speed",
+            help="Threshold from 0 (every layer) to 1 (leave as early as possible).",
+        ),
+    ] = None,
+    batch_size: RowsTogether = 32,
+    text_column: TextColumn = Columns.text,
+    pair_column: PairColumn = Columns.pair,
+    id_column: IdColumn = Columns.id,
+) -> None:
+    """Classify a stream of texts.
+
+    Each row gets one JSON object with label, score, uncertainty, exit_layer and the row's id. One
+    that cannot be read gets an error instead, and in the end the exit code is 1. If the input is
+    damaged from some row on, the rows before it are written and the exit code is 2. After Ctrl-C
+    no file is written.
+    """
+    classifier = _load(folder)
+    from fastbert.cli.predictions import predict_file
+
+    predict_file(
+        classifier,
+        texts,
+        output,
+        Columns(text_column, pair_column, id=id_column),
+        speed=classifier.recommended_speed if speed is None else speed,
+        batch_size=batch_size,
+    )
+
+
+@app.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Model folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Check a model folder and show what it holds."""
+    from fastbert.cli.tables import folder_facts, folder_tables
+    from fastbert.folder import open_folder
+
+    facts = folder_facts(open_folder(folder))
+    if as_json:
+        _print_json(facts)
+    else:
+        _print(*folder_tables(facts))
+
+
+@app.command()
+def demo(
+    output: Output = Path("fastbert-demo"),
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="all-MiniLM-L6-v2, as installed",
+            help="Pretrained encoder: a folder or a name on the Hugging Face Hub.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default="BBC News, as installed",
+            help="File of labelled texts.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    text_column: TextColumn = Columns.text,
+    pair_column: PairColumn = Columns.pair,
+    label_column: LabelColumn = Columns.label,
+    seed: Seed = 42,
+) -> None:
+    """Train, measure and try a classifier.
+
+    It takes minutes and needs no data: real texts and weights come with `fastbert-kit[demo]`.
+    """
+    _quiet_transformers()
+    from fastbert.demo import run_demo
+
+    columns = Columns(text_column, pair_column, label_column)
+    with _resumable("fastbert demo"):
+        run_demo(output, model=model, data=data, columns=columns, seed=seed)
+
+
+def _stage(
+    epochs: int,
+    learning_rate: float,
+    batch_size: int,
+    gradient_accumulation: int,
+    seed: int,
+    bf16: bool | None,
+    report_to: str,
+) -> "StageSettings":
+    from fastbert.training.stage import StageSettings
+
+    settings = StageSettings(
+        epochs,
+        learning_rate,
+        batch_size,
+        gradient_accumulation,
+        seed=seed,
+        report_to=report_to,
+    )
+    return settings if bf16 is None else replace(settings, bf16=bf16)
+
+
+def _load(folder: str) -> "FastBertClassifier":
+    _quiet_transformers()
+    from fastbert.classifier import FastBertClassifier
+
+    return FastBertClassifier.from_pretrained(folder)
+
+
+def _quiet_transformers() -> None:
+    """Keep what transformers says while loading to itself; downloads still show their bars."""
+    from huggingface_hub.utils.tqdm import enable_progress_bars
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    enable_progress_bars()
+
+
+@contextmanager
+def _resumable(how: str = "the same command with --resume") -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(f"interrupted; {how} goes on from the last checkpoint") from error
+
+
+def _show_trained(classifier: "FastBertClassifier", output: Path) -> None:
+    _print_speeds(classifier.config.evaluation, classifier.recommended_speed)
+    print(f"\nNext: fastbert predict {shlex.quote(str(output))} TEXTS.csv")
+
+
+def _print_speeds(table: Sequence[Mapping[str, Any]], recommended: float) -> None:
+    from fastbert.cli.tables import speed_table
+
+    _print(speed_table(table, recommended))
+
+
+def _print(*tables: Any) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(*tables)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2))
