@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from fastbert.classifier import FastBertClassifier
-from fastbert.errors import BackboneError, DataError, TrainingError
+from fastbert.errors import BackboneError, DataError, FolderError, TrainingError
 from fastbert.folder import StudentLayout
 from fastbert.recipes import StudentSettings, distill, train
 from fastbert.training import checkpoints
@@ -80,6 +80,8 @@ def test_training_gives_a_classifier_that_learned_and_a_folder_that_others_read(
 def test_the_folder_records_how_it_was_made_and_what_it_measured(files: dict[str, Path]) -> None:
     config = run(files).config
     assert config.training["fine_tuning"]["epochs"] == 2
+    assert config.training["train"] == "train.csv"  # folders are published: no places of a machine
+    assert str(files["train"].parent) not in (files["output"] / "early_exit.json").read_text()
     assert config.students == STUDENTS.layout
     assert [row["speed"] for row in config.evaluation] == sorted(
         {0.0, 0.1, 0.3, 0.5, 0.8, config.speed}
@@ -201,6 +203,16 @@ def test_a_loss_that_is_no_number_stops_training(files: dict[str, Path]) -> None
     with pytest.raises(TrainingError, match="teacher: the loss became"):
         run(files, fine_tuning=replace(FINE_TUNING, learning_rate=1e30, warmup=0.0, epochs=9))
     assert not files["output"].exists()
+
+
+def test_an_output_that_holds_something_else_is_refused_before_training(
+    files: dict[str, Path],
+) -> None:
+    files["output"].mkdir()
+    (files["output"] / "thesis.txt").write_text("years of work")
+    with pytest.raises(FolderError, match="holds other files"):
+        run(files)
+    assert not files["output"].with_name("output.training").exists()
 
 
 class Kill(BaseException):

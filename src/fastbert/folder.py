@@ -526,7 +526,7 @@ def staged_folder(target: str | Path) -> Iterator[Path]:
     """
     target = _expanded(target).resolve()
     with _writable(target):
-        _refuse_to_replace_what_is_not_ours(target)
+        refuse_what_is_not_ours(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         _settle_interrupted_saves(target)
         with _working_folder(target) as (work, mode):
@@ -584,7 +584,12 @@ def _installed_versions() -> dict[str, str]:
     return versions
 
 
-def _refuse_to_replace_what_is_not_ours(target: Path) -> None:
+def refuse_what_is_not_ours(target: Path) -> None:
+    """Refuse a place where saving would replace something else than a model folder.
+
+    Raises:
+        FolderError: `target` is a file, or a folder of other things.
+    """
     if target.exists() and not target.is_dir():
         raise FolderError(f"{target}: is a file; name a folder to save to")
     if target.is_dir() and not (target / EARLY_EXIT_FILE).exists() and any(target.iterdir()):
@@ -673,7 +678,7 @@ def _sync(path: Path) -> None:
 def _swap(stage: Path, target: Path) -> None:
     """Move the stage to the target, and what was there out of the way."""
     for attempt in range(SWAP_ATTEMPTS):
-        _refuse_to_replace_what_is_not_ours(target)
+        refuse_what_is_not_ours(target)
         with suppress(FileNotFoundError):  # nothing was there
             os.rename(target, stage.with_name(f"old-{attempt}"))
         try:

@@ -31,7 +31,13 @@ from fastbert.data import (
 )
 from fastbert.errors import BackboneError, DataError, TrainingError
 from fastbert.evaluation import evaluate
-from fastbert.folder import EarlyExitConfig, StudentLayout, seal, staged_folder
+from fastbert.folder import (
+    EarlyExitConfig,
+    StudentLayout,
+    refuse_what_is_not_ours,
+    seal,
+    staged_folder,
+)
 from fastbert.nn.model import FastBertModel, Layout, teacher_to_train, trained_teacher
 from fastbert.report.card import write_card
 from fastbert.text import TextEncoder
@@ -228,14 +234,17 @@ class Run:
         """Start a run, or go on with the one that was stopped.
 
         Raises:
+            FolderError: Something else than a model folder lies at `output`.
             TrainingError: There is a stopped run and `resume` is not asked for, or it had other
                 settings.
         """
+        refuse_what_is_not_ours(Path(output).expanduser())
         settings = json.loads(json.dumps(settings))  # as they will be read
         run = cls(Path(output).expanduser(), settings, resume)
         record = run.folder / "run.json"
         if not run.has_begun():  # else a mistyped option would have to be resumed
-            run.folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(run.folder, ignore_errors=True)
+            run.folder.mkdir(parents=True)
             record.write_text(json.dumps(settings, indent=1), encoding="utf-8")
             return run
         if not resume:
@@ -313,7 +322,7 @@ class Run:
             num_layers=model.num_exits,
             max_length=encoder.max_length,
             students=students.layout,
-            training=self.settings,
+            training=_without_places(self.settings),
         )
         with staged_folder(self.output) as stage:
             model.save(stage)
@@ -327,6 +336,14 @@ class Run:
             write_card(stage, config, split="test" if test else "dev")
         shutil.rmtree(self.folder)
         return FastBertClassifier.from_pretrained(self.output)
+
+
+def _without_places(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings as a published folder may tell them: folders and files by name only."""
+    return {
+        key: Path(value).name if isinstance(value, str) and Path(value).exists() else value
+        for key, value in settings.items()
+    }
 
 
 def _choose_speed(
