@@ -88,7 +88,7 @@ def read_rows(
         empty = False
         yield record if isinstance(record, BadRow) else _example(record, columns, needs_label)
     if empty:
-        raise DataError(f"{_name(path)}: holds no rows; is it the right file?")
+        raise DataError(f"{source_name(path)}: holds no rows; is it the right file?")
 
 
 def read_examples(path: str | Path, columns: Columns, *, needs_label: bool) -> Iterator[Example]:
@@ -256,7 +256,7 @@ def _kind(value: object) -> str:
 
 def _records(path: str | Path, columns: Columns, needs_label: bool) -> Iterator[_Record | BadRow]:
     if str(path) == "-":
-        lines = _Lines(_name(path), sys.stdin.buffer.readline)
+        lines = _Lines(source_name(path), sys.stdin.buffer.readline)
         yield from _text_records(_format_of(lines.peek()), lines, columns, needs_label)
         return
     path = Path(path)
@@ -273,7 +273,8 @@ def _records(path: str | Path, columns: Columns, needs_label: bool) -> Iterator[
         yield from _text_records(suffix, _Lines(str(path), readline), columns, needs_label)
 
 
-def _name(path: str | Path) -> str:
+def source_name(path: str | Path) -> str:
+    """Return what messages call a source of rows."""
     return "standard input" if str(path) == "-" else str(path)
 
 

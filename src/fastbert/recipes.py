@@ -339,11 +339,17 @@ class Run:
 
 
 def _without_places(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings as a published folder may tell them: folders and files by name only."""
-    return {
-        key: Path(value).name if isinstance(value, str) and Path(value).exists() else value
-        for key, value in settings.items()
-    }
+    """Return the settings as a published folder may tell them: files and folders by name only.
+
+    A folder's name ends in a slash, so that it is not taken for a name on the Hub.
+    """
+
+    def told(value: Any) -> Any:
+        if not isinstance(value, str) or not Path(value).exists():
+            return value
+        return f"{Path(value).name}/" if Path(value).is_dir() else Path(value).name
+
+    return {key: told(value) for key, value in settings.items()}
 
 
 def _choose_speed(

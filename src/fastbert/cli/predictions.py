@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from tqdm.auto import tqdm
 
 from fastbert.classifier import FastBertClassifier
-from fastbert.data import BadRow, Columns, Example, count_empty, read_rows
+from fastbert.data import BadRow, Columns, Example, count_empty, read_rows, source_name
 from fastbert.errors import DataError, FastBertError
 
 ROWS_AT_A_TIME = 1024  # enough to find texts of similar length among them
@@ -71,12 +71,13 @@ def predict_file(
                 raise
             damage = error
     if empty:
-        logger.warning("%s: %d of %d texts are empty", source, empty, rows)
+        logger.warning("%s: %d of %d texts are empty", source_name(source), empty, rows)
     if damage:
         raise DataError(f"{damage}; the {rows} rows before it are written") from damage
     if bad:
         raise FastBertError(
-            f"{source}: {bad} of {rows} rows could not be read; each says why in `error`"
+            f"{source_name(source)}: {bad} of {rows} rows could not be read; "
+            "each says why in `error`"
         )
 
 
