@@ -1,6 +1,9 @@
 """From files to model folders: what comes out, what is refused, and what a kill costs."""
 
 import logging
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -263,6 +266,45 @@ def test_a_killed_run_that_is_resumed_ends_bit_equal(
             run(files)
     assert not files["output"].exists()
     run(files, resume=True)
+    assert weights(files["output"]) == uninterrupted
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from fastbert.training.checkpoints import CheckpointWriter
+from tests.test_recipes import run
+
+original, saves = CheckpointWriter.on_save, []
+
+def dying(self, *args, **kwargs):
+    saves.append(1)
+    if len(saves) == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(self, *args, **kwargs)
+
+CheckpointWriter.on_save = dying
+folder = Path(sys.argv[1])
+names = {"train": "train.csv", "dev": "dev.csv", "model": "encoder", "output": "resumed"}
+run({name: folder / file for name, file in names.items()})
+"""
+
+
+def test_a_process_killed_while_it_saves_is_resumed_bit_equal(
+    files: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    run(files)
+    uninterrupted = weights(files["output"])
+    folder, root = files["output"].parent, Path(__file__).parents[1]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder)], cwd=root, capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    files["output"] = folder / "resumed"
+    assert not files["output"].exists()
+    with caplog.at_level(logging.WARNING):
+        run(files, resume=True)
+    assert "skipped, it was never finished" in caplog.text
     assert weights(files["output"]) == uninterrupted
 
 
