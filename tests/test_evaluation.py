@@ -46,7 +46,7 @@ def test_macro_f1_averages_over_classes(classifier: FastBertClassifier) -> None:
     scores = []
     for label in {row.label for row in rows} | set(answers):
         hits = sum(a == r.label == label for a, r in zip(answers, rows, strict=True))
-        scores.append(2 * hits / (answers.count(label) + sum(r.label == label for r in rows)))
+        scores.append(2 * hits / (answers.count(str(label)) + sum(r.label == label for r in rows)))
     assert evaluation.macro_f1 == pytest.approx(np.mean(scores))
 
 
