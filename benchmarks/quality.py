@@ -1,0 +1,183 @@
+"""What FastBERT keeps and saves on real data: both stages, the speed chosen on dev, test read once.
+
+    python benchmarks/quality.py DATASET WORK --epochs 3 --learning-rate 5e-5
+
+Stage 1 runs once and is kept in WORK/teacher; the students are distilled with three seeds. Writes
+figures and the recorded logits of dev and test, so that later experiments need not train
+again, and the model folder of the first seed to WORK/model, for the benchmarks of time and memory.
+"""
+
+import argparse
+import json
+import shutil
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import ENCODER, RESULTS, SHARED, require_shared, write_result
+from students import MAX_LENGTH, TRAIN_ROWS, Trial, record_all, summary, teach_students, truth_of
+from transformers import AutoTokenizer, PreTrainedModel, set_seed
+
+from fastbert.calibration import RecordedExits, choose_speed, speed_curve
+from fastbert.criteria import EntropyCriterion
+from fastbert.data import Columns, Example, label_names, load_examples
+from fastbert.folder import EarlyExitConfig, seal, staged_folder
+from fastbert.nn.model import FastBertModel, teacher_to_train
+from fastbert.text import TextEncoder
+from fastbert.training.fine_tune import FINE_TUNING, fine_tune
+
+SEEDS = (42, 43, 44)
+MAX_DROP = 0.005  # what the speed may lose on dev
+
+
+def main() -> None:
+    """Train, choose on dev, read test once."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dataset")
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--epochs", type=int, default=FINE_TUNING.epochs)
+    parser.add_argument("--learning-rate", type=float, default=FINE_TUNING.learning_rate)
+    parser.add_argument("--pooling", default=Trial.pooling)
+    parser.add_argument("--direction", default=Trial.direction)
+    parser.add_argument("--student-epochs", type=int, default=Trial.epochs)
+    parser.add_argument("--student-learning-rate", type=float, default=Trial.learning_rate)
+    options = parser.parse_args()
+    require_shared()
+    train, dev, test = (read(options.dataset, split) for split in ("train", "dev", "test"))
+    train = train[:TRAIN_ROWS]
+    teacher = options.work / "teacher"
+    if not (teacher / "stage_1.json").exists():
+        fine_tune_teacher(teacher, train, dev, options.epochs, options.learning_rate)
+
+    trials = [
+        Trial(
+            options.pooling,
+            options.direction,
+            options.student_learning_rate,
+            options.student_epochs,
+            seed,
+        )
+        for seed in SEEDS
+    ]
+    models, minutes = [], []
+    for trial in trials:
+        start = time.perf_counter()
+        model, encoder = teach_students(teacher, train, dev, trial, options.work / "students")
+        models.append(model)
+        minutes.append((time.perf_counter() - start) / 60)
+    truth = {"dev": truth_of(models[0], dev), "test": truth_of(models[0], test)}
+    recorded = {
+        "dev": record_all(models, encoder, dev),
+        "test": record_all(models, encoder, test),
+    }
+    keep_model(models[0], teacher, recorded["dev"][0], truth["dev"], options.work / "model")
+    runs = []
+    for number, trial in enumerate(trials):
+        exits = {split: of_all[number] for split, of_all in recorded.items()}
+        keep_logits(options.dataset, trial.seed, exits, truth)
+        figures = judge(exits, truth, test)
+        runs.append(asdict(trial) | {"minutes": minutes[number]} | figures)
+        print(json.dumps(runs[-1]), flush=True)
+    write_result(
+        f"quality_{options.dataset}",
+        {
+            "dataset": options.dataset,
+            "rows": {"train": len(train), "dev": len(dev), "test": len(test)},
+            "max_length": MAX_LENGTH,
+            "stage_1": json.loads((teacher / "stage_1.json").read_text(encoding="utf-8")),
+            "students": runs,
+        },
+    )
+
+
+def read(dataset: str, split: str) -> list[Example]:
+    """Read one split of a data set."""
+    return load_examples(
+        SHARED / "data" / dataset / f"{split}.parquet", Columns(), needs_label=True
+    )
+
+
+def fine_tune_teacher(
+    folder: Path, train: list[Example], dev: list[Example], epochs: int, learning_rate: float
+) -> None:
+    """Run stage 1; its best epoch is chosen on the first 2,000 rows of dev."""
+    labels = label_names(train)
+    set_seed(FINE_TUNING.seed)
+    teacher = teacher_to_train(ENCODER, labels)
+    assert isinstance(teacher, PreTrainedModel)
+    AutoTokenizer.from_pretrained(ENCODER).save_pretrained(folder)
+    encoder = TextEncoder.from_folder(folder, MAX_LENGTH)
+    stage = replace(FINE_TUNING, epochs=epochs, learning_rate=learning_rate)
+    start = time.perf_counter()
+    fine_tune(teacher, encoder, train, dev[:2_000], labels, folder / "checkpoints", stage)
+    minutes = (time.perf_counter() - start) / 60
+    shutil.rmtree(folder / "checkpoints")
+    teacher.save_pretrained(folder)
+    record = asdict(stage) | {"minutes": minutes}
+    (folder / "stage_1.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def keep_logits(
+    dataset: str, seed: int, recorded: dict[str, RecordedExits], truth: dict[str, np.ndarray]
+) -> None:
+    """Write what every exit said, in half precision."""
+    RESULTS.mkdir(exist_ok=True)
+    arrays = {
+        f"{split}_logits": exits.recorded.astype(np.float16) for split, exits in recorded.items()
+    }
+    arrays |= {f"{split}_labels": labels.astype(np.int16) for split, labels in truth.items()}
+    np.savez_compressed(RESULTS / f"logits_{dataset}_seed{seed}.npz", **arrays)  # type: ignore[arg-type]  # numpy types the file's own options as the arrays
+
+
+def keep_model(
+    model: FastBertModel, teacher: Path, dev: RecordedExits, truth: np.ndarray, folder: Path
+) -> None:
+    """Write the model folder."""
+    with staged_folder(folder) as stage:
+        model.save(stage)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(teacher / name, stage)
+        config = EarlyExitConfig(
+            "pretrained",
+            model.labels,
+            model.num_exits,
+            MAX_LENGTH,
+            model.layout,
+            speed=choose_speed(speed_curve(dev, truth), MAX_DROP),
+        )
+        seal(stage, config)
+
+
+def judge(
+    recorded: dict[str, RecordedExits], truth: dict[str, np.ndarray], test: list[Example]
+) -> dict[str, Any]:
+    """Choose the speed on dev and read test with it."""
+    speed = choose_speed(speed_curve(recorded["dev"], truth["dev"]), MAX_DROP)
+    answered = recorded["test"].replay(EntropyCriterion(speed))
+    full = recorded["test"].recorded[-1].argmax(-1) == truth["test"]
+    right = answered.logits.argmax(-1) == truth["test"]
+    # Of book_review 1.9 % of the rows are a single letter, always of one class.
+    real = np.array([len(example.text) > 1 for example in test])
+    layers = recorded["test"].num_exits
+    return {
+        "dev": summary(recorded["dev"], truth["dev"]),
+        "speed": speed,
+        "test": {
+            "full_accuracy": float(full.mean()),
+            "accuracy": float(right.mean()),
+            "points_lost": 100 * float(full.mean() - right.mean()),
+            "saving": layers / float(answered.exit_layer.mean()),
+            "without_single_letters": {
+                "rows": int(real.sum()),
+                "full_accuracy": float(full[real].mean()),
+                "accuracy": float(right[real].mean()),
+                "saving": layers / float(answered.exit_layer[real].mean()),
+            },
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Which students learn best from one frozen teacher: pooling, direction, learning rate, epochs.
+
+    python benchmarks/students.py TEACHER DATASET WORK
+
+TEACHER is a folder that `AutoModelForSequenceClassification` and `AutoTokenizer` read. Everything
+is judged on dev; the test split is not read. The backbone runs once, for the cache on disk.
+"""
+
+import argparse
+import shutil
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from machine import SHARED, require_shared, write_result
+from transformers import set_seed
+
+from fastbert.calibration import RecordedExits, choose_speed, speed_curve
+from fastbert.data import Columns, Example, load_examples
+from fastbert.folder import StudentLayout
+from fastbert.nn.backend import batch_tensors
+from fastbert.nn.model import FastBertModel, trained_teacher
+from fastbert.text import TextEncoder, batches_of_similar_length
+from fastbert.training.distill import DISTILLATION, Direction, Students, distill
+
+TRAIN_ROWS, MAX_LENGTH = 20_000, 128
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way to make students."""
+
+    pooling: Any = "first"
+    direction: Direction = "student-teacher"
+    learning_rate: float = 2e-4
+    epochs: int = 5
+    seed: int = 42
+
+
+TRIALS = [
+    Trial(),
+    Trial(pooling="mean"),
+    Trial(direction="teacher-student"),
+    Trial(learning_rate=1e-3),
+    Trial(learning_rate=1e-3, epochs=10),
+    Trial(pooling="mean", learning_rate=1e-3),
+]
+
+
+def main() -> None:
+    """Try each of `TRIALS`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("teacher", type=Path)
+    parser.add_argument("dataset")
+    parser.add_argument("work", type=Path)
+    options = parser.parse_args()
+    require_shared()
+    data = SHARED / "data" / options.dataset
+    train = load_examples(data / "train.parquet", Columns(), needs_label=True)[:TRAIN_ROWS]
+    dev = load_examples(data / "dev.parquet", Columns(), needs_label=True)
+    trials = [try_students(options.teacher, train, dev, trial, options.work) for trial in TRIALS]
+    write_result(
+        f"students_{options.dataset}",
+        {"dataset": options.dataset, "train_rows": len(train), "dev_rows": len(dev)}
+        | {"trials": trials},
+    )
+
+
+def try_students(
+    teacher: Path, train: list[Example], dev: list[Example], trial: Trial, work: Path
+) -> dict[str, Any]:
+    """Distil one kind of students and return how they do on dev."""
+    start = time.perf_counter()
+    model, encoder = teach_students(teacher, train, dev, trial, work)
+    minutes = (time.perf_counter() - start) / 60
+    [recorded] = record_all([model], encoder, dev)
+    result = asdict(trial) | {"minutes": minutes} | summary(recorded, truth_of(model, dev))
+    print(result, flush=True)
+    return result
+
+
+def teach_students(
+    teacher: Path, train: list[Example], dev: list[Example], trial: Trial, work: Path
+) -> tuple[FastBertModel, TextEncoder]:
+    """Put fresh students on a teacher and distil them."""
+    set_seed(trial.seed)
+    model = FastBertModel(trained_teacher(teacher), StudentLayout(trial.pooling))
+    encoder = TextEncoder.from_folder(teacher, MAX_LENGTH)
+    stage = replace(
+        DISTILLATION, learning_rate=trial.learning_rate, epochs=trial.epochs, seed=trial.seed
+    )
+    distill(
+        model,
+        encoder,
+        lambda: train,
+        len(train),
+        dev[:2_000],
+        work,
+        stage,
+        direction=trial.direction,
+        cache_hidden_states=True,
+    )
+    for checkpoint in work.glob("checkpoint-*"):  # and the cache stays, for the next trial
+        shutil.rmtree(checkpoint)
+    return model, encoder
+
+
+def truth_of(model: FastBertModel, examples: list[Example]) -> np.ndarray:
+    """Return the number of each example's label."""
+    return np.array([model.labels.index(example.label or "") for example in examples])
+
+
+@torch.inference_mode()
+def record_all(
+    models: list[FastBertModel], encoder: TextEncoder, examples: list[Example]
+) -> list[RecordedExits]:
+    """Return what every exit of each model says; the models share one teacher, which runs once."""
+    teacher, *_ = models
+    tokens = encoder.encode([example.content for example in examples])
+    shape = (teacher.num_exits, len(examples), len(teacher.labels))
+    recorded = [np.empty(shape, np.float32) for _ in models]
+    for rows in batches_of_similar_length([len(row) for row in tokens], 32):
+        batch = batch_tensors(encoder.collate([tokens[row] for row in rows]))
+        readings, answer = teacher.teach(**batch)
+        for model, exits in zip(models, recorded, strict=True):
+            students = Students(model.students)(readings, batch["attention_mask"])
+            exits[:, rows] = torch.cat([students, answer[None]]).numpy()
+    return [RecordedExits(exits) for exits in recorded]
+
+
+def summary(recorded: RecordedExits, truth: np.ndarray) -> dict[str, Any]:
+    """Return accuracy by exit, and the layer saving at several allowed drops on the same rows."""
+    curve = speed_curve(recorded, truth)
+    savings = {}
+    for drop in (0.002, 0.005, 0.01):
+        speed = choose_speed(curve, drop)
+        point = next(point for point in curve if point.speed == speed)
+        savings[str(drop)] = {
+            "speed": speed,
+            "saving": recorded.num_exits / point.mean_exit_layer,
+            "accuracy": point.accuracy,
+        }
+    by_exit = (recorded.recorded.argmax(-1) == truth).mean(axis=1)
+    return {"accuracy_by_exit": by_exit.round(4).tolist(), "savings": savings}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""How much of the layer saving shows in time: the plain model against FastBERT, in torch.
+
+    python benchmarks/time_torch.py MODEL DATASET --threads 1
+
+Real test rows at their real lengths, tokenised before the clock starts (tokenising is the same
+for both and is timed beside them). The contenders take turns batch by batch, in an order that
+changes, so that a noisy machine hits all of them; each batch gives one paired ratio.
+"""
+
+import argparse
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from machine import SHARED, require_shared, write_result
+from transformers import AutoModelForSequenceClassification
+
+from fastbert.classifier import FastBertClassifier
+from fastbert.criteria import EntropyCriterion
+from fastbert.data import Columns, load_examples
+from fastbert.engine import classify
+from fastbert.nn.backend import batch_tensors
+
+ROUNDS = 5
+
+
+def main() -> None:
+    """Time batches of 1 and of 32."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("dataset")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    require_shared()
+    torch.set_num_threads(options.threads)
+    rows = load_examples(
+        SHARED / "data" / options.dataset / "test.parquet", Columns(), needs_label=True
+    )
+    texts = [row.content for row in rows]
+    random.Random(0).shuffle(texts)
+    classifier = FastBertClassifier.from_pretrained(options.model, device="cpu")
+    speed = classifier.recommended_speed
+    write_result(
+        f"time_torch_{options.dataset}_{options.threads}_threads",
+        {
+            "dataset": options.dataset,
+            "threads": options.threads,
+            "speed": speed,
+            "batches": [
+                time_batches(classifier, texts[:count], batch_size, speed)
+                for batch_size, count in ((1, 200), (32, 1_600))
+            ],
+        },
+    )
+
+
+def time_batches(
+    classifier: FastBertClassifier, texts: list[Any], batch_size: int, speed: float
+) -> dict[str, Any]:
+    """Time the plain model, speed 0 and the chosen speed on the same batches, taking turns."""
+    plain = AutoModelForSequenceClassification.from_pretrained(classifier.folder.path).eval()
+    layers: list[int] = []
+
+    @torch.inference_mode()
+    def run_plain(batch: Any) -> None:
+        plain(**batch_tensors(batch)).logits.numpy()
+
+    def run_full(batch: Any) -> None:
+        classify(classifier.backend, batch, EntropyCriterion(0.0))
+
+    def run_adaptive(batch: Any) -> None:
+        layers.extend(classify(classifier.backend, batch, EntropyCriterion(speed)).exit_layer)
+
+    runs: dict[str, Callable[[Any], None]] = {
+        "plain": run_plain,
+        "speed 0": run_full,
+        "adaptive": run_adaptive,
+    }
+    start = time.perf_counter()
+    tokens = classifier.encode(texts)
+    batches = [batch for _, batch in classifier.batches(tokens, batch_size)]
+    tokenising = time.perf_counter() - start
+    for batch in batches[:3]:
+        for run in runs.values():
+            run(batch)
+    layers.clear()
+
+    seconds = {name: np.full((ROUNDS, len(batches)), np.nan) for name in runs}
+    order = list(runs)
+    shuffler = random.Random(1)
+    for turn in range(ROUNDS):
+        for number, batch in enumerate(batches):
+            shuffler.shuffle(order)
+            for name in order:
+                begin = time.perf_counter()
+                runs[name](batch)
+                seconds[name][turn, number] = time.perf_counter() - begin
+
+    per_round = {name: values.sum(axis=1) for name, values in seconds.items()}
+    saving = classifier.num_layers / float(np.mean(layers))
+    speedups = per_round["plain"] / per_round["adaptive"]
+    result = {
+        "batch_size": batch_size,
+        "rows": len(texts),
+        "layer_saving": saving,
+        "speedup": float(np.median(speedups)),
+        "speedup_rounds": speedups.tolist(),
+        "speedup_over_saving": float(np.median(speedups)) / saving,
+        "speed_0_over_plain": float(np.median(per_round["speed 0"] / per_round["plain"])),
+        "speed_0_over_plain_paired_batches": float(
+            np.median(seconds["speed 0"] / seconds["plain"])
+        ),
+        "seconds_per_round": {name: values.tolist() for name, values in per_round.items()},
+        "tokenising_seconds": tokenising,
+    }
+    for key in ("layer_saving", "speedup", "speedup_over_saving", "speed_0_over_plain"):
+        print(f"batch {batch_size}: {key} {result[key]:.3f}")
+    return result
+
+
+if __name__ == "__main__":
+    main()
