@@ -52,7 +52,7 @@ def main() -> None:
             "speed": speed,
             "batches": [
                 time_batches(classifier, texts[:count], batch_size, speed)
-                for batch_size, count in ((1, 200), (32, 1_600))
+                for batch_size, count in ((1, 120), (32, 480))
             ],
         },
     )
