@@ -2,7 +2,8 @@
 
     python benchmarks/exactness.py MODEL DATASET
 
-Also compares speed 0 with the plain Hugging Face model.
+Also compares speed 0 with the plain Hugging Face model, and that model with itself: what it differs
+between batches of 1 and of more is the rounding that nobody who uses float32 escapes.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from fastbert.engine import ExitResult
 from fastbert.nn.backend import batch_tensors
 
 ROWS = 1_000
-BATCH_SIZES = (2, 3, 7, 16, 32, 33, 64)
+BATCH_SIZES = (2, 3, 7, 32, 64)
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def main() -> None:
             "dataset": options.dataset,
             "rows": len(texts),
             "against_one_at_a_time": comparisons,
-            "speed_0_against_plain_max_logit_difference": against_plain(classifier, texts),
+            "speed_0_against_plain": against_plain(classifier, texts),
         },
     )
 
@@ -69,16 +70,25 @@ def differences(together: ExitResult, alone: ExitResult, order: list[int]) -> di
     }
 
 
-@torch.inference_mode()
-def against_plain(classifier: FastBertClassifier, texts: list[Any]) -> float:
-    """Return the largest difference of a logit from the plain model on the same batches."""
+def against_plain(classifier: FastBertClassifier, texts: list[Any]) -> dict[str, float]:
+    """Compare probabilities of speed 0 and of the plain model, and of that with itself."""
     plain = AutoModelForSequenceClassification.from_pretrained(classifier.folder.path).eval()
-    ours = classifier.classify(texts, EntropyCriterion(0.0), 32).logits
-    worst = 0.0
-    for rows, batch in classifier.batches(classifier.encode(texts), 32):
-        logits = plain(**batch_tensors(batch)).logits.numpy()
-        worst = max(worst, float(np.abs(logits - ours[rows]).max()))
-    return worst
+    tokens = classifier.encode(texts)
+
+    @torch.inference_mode()
+    def run(batch_size: int) -> np.ndarray:
+        probabilities = np.empty((len(texts), len(classifier.labels)))
+        for rows, batch in classifier.batches(tokens, batch_size):
+            probabilities[rows] = plain(**batch_tensors(batch)).logits.softmax(-1).numpy()
+        return probabilities
+
+    in_batches = {batch_size: run(batch_size) for batch_size in (1, 3, 32)}
+    ours = classifier.predict_proba(texts, speed=0.0, batch_size=32)
+    return {
+        "ours_against_plain": float(np.abs(ours - in_batches[32]).max()),
+        "plain_1_against_plain_3": float(np.abs(in_batches[1] - in_batches[3]).max()),
+        "plain_1_against_plain_32": float(np.abs(in_batches[1] - in_batches[32]).max()),
+    }
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The figures of an evaluation, each checked by another road."""
 
-
 import numpy as np
 import pytest
 

@@ -125,20 +125,20 @@ class ModelShape:
         return np.asarray(linear + 4 * n**2 * d + 2 * n * self.relative_keys * d)
 
     def student_flops(self, length: int | Int[np.ndarray, "*rows"]) -> Int[np.ndarray, "*rows"]:
-        """Return the cost of asking one student, as `fastbert.nn.heads` computes it.
+        """Return the cost of asking one student, as `fastbert.nn.heads.FoldedHead` computes it.
 
         Pooling `first`: 2ndc to narrow the tokens, 4hnc for the h heads of the one query to look
-        and read, 10c² + 2cN for what is done once. Pooling `mean`: every token asks, so queries and
-        keys cost 4nc², the scores 2n²c and the reading 2hnc, 6c² + 2cN are done once. In a padded
+        and read, 4hc² + 2cN for what is done once. Pooling `mean`: every token asks, so queries and
+        keys cost 4nc², the scores 2n²c and the reading 2hnc, 2hc² + 2cN are done once. In a padded
         batch `mean` costs 2hn² more a row, for the mean over the real tokens only.
         """
         n, c, h = _count(length), self.student_width, self.student_heads
         narrow = 2 * n * self.hidden_size * c
         if self.pooling == "first":
-            attention = 4 * h * n * c + 8 * c**2
+            attention = 4 * h * n * c + 2 * h * c**2
         else:
-            attention = 4 * n * c**2 + 2 * n**2 * c + 2 * h * n * c + 4 * c**2
-        return np.asarray(narrow + attention + 2 * c**2 + 2 * c * self.num_labels)
+            attention = 4 * n * c**2 + 2 * n**2 * c + 2 * h * n * c
+        return np.asarray(narrow + attention + 2 * h * c**2 + 2 * c * self.num_labels)
 
     def teacher_head_flops(
         self, length: int | Int[np.ndarray, "*rows"]

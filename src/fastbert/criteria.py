@@ -5,6 +5,7 @@ nothing between calls, so one object serves the engine (exit after exit) and cal
 exits, recorded). Nothing here imports torch: every backend hands over NumPy logits.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -36,9 +37,12 @@ def uncertainty(logits: Float[np.ndarray, "*rows classes"]) -> Float[np.ndarray,
     classes = logits.shape[-1]
     if classes < 2:
         raise ValueError(f"uncertainty needs at least 2 classes, got logits {logits.shape}")
-    log_p = log_softmax(logits)
-    entropy = -(np.exp(log_p) * log_p).sum(axis=-1)
-    return np.asarray(entropy / np.log(classes))
+    shifted = logits - np.maximum.reduce(logits, axis=-1, keepdims=True)  # exp() cannot overflow
+    weights = np.exp(shifted)
+    total = weights.sum(axis=-1)
+    # -Σ p·log p with p = weights / total, without forming p: this runs at every exit.
+    entropy = np.log(total) - (weights * shifted).sum(axis=-1) / total
+    return np.asarray(entropy / math.log(classes))
 
 
 @runtime_checkable

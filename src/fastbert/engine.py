@@ -78,7 +78,8 @@ def classify(
     state = backend.start(batch)
     answers: list[_Answer] = []
     running: np.ndarray | None = None  # which rows; unknown until the first exit answers
-    history: np.ndarray | None = None  # [exits, running, classes]
+    history = np.empty((0, 0, 0))  # [exits, running, classes], of which `asked` are filled
+    asked = 0
 
     for exit_layer in range(1, backend.num_exits + 1):
         state = backend.advance(state)
@@ -88,11 +89,13 @@ def classify(
         logits = backend.logits(state)
         if running is None:
             running = np.arange(len(logits))
+            history = np.empty((backend.num_exits, *logits.shape), logits.dtype)
         if is_teacher:
             answers.append(_Answer(running, logits, exit_layer))
             break
-        history = logits[None] if history is None else np.concatenate([history, logits[None]])
-        leaving = criterion.leaves(history)
+        history[asked] = logits
+        asked += 1
+        leaving = criterion.leaves(history[:asked])
         if not leaving.any():
             continue
         answers.append(_Answer(running[leaving], logits[leaving], exit_layer))

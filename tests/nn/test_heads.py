@@ -77,5 +77,17 @@ def test_dropout_acts_in_training_only(pooling: Literal["first", "mean"]) -> Non
     assert torch.equal(head.eval()(hidden, None), head(hidden, None))
 
 
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+@pytest.mark.parametrize("padded", [True, False])
+def test_a_folded_head_gives_the_same_logits(
+    pooling: Literal["first", "mean"], padded: bool
+) -> None:
+    torch.manual_seed(6)
+    head = ExitHead(HIDDEN, CLASSES, StudentLayout(pooling, WIDTH, HEADS)).eval()
+    hidden = torch.randn(ROWS, LENGTH, HIDDEN)
+    bias = padding_bias(padded_batch("right")[1].long()) if padded else None
+    torch.testing.assert_close(head.folded()(hidden, bias), head(hidden, bias))
+
+
 def test_a_batch_without_padding_needs_no_bias() -> None:
     assert padding_bias(torch.ones(ROWS, LENGTH, dtype=torch.long)) is None

@@ -30,8 +30,9 @@ class TorchBackend:
     """
 
     def __init__(self, model: FastBertModel) -> None:
-        """Switch the model to inference, where dropout is off."""
+        """Switch the model to inference: dropout is off, and the heads are folded."""
         self.model = model.eval()
+        self.heads = [head.folded() for head in model.heads]
 
     @property
     def num_exits(self) -> int:
@@ -54,7 +55,11 @@ class TorchBackend:
     @torch.inference_mode()
     def logits(self, state: RunningRows) -> Float[np.ndarray, "rows classes"]:
         """Ask the student or the teacher after the layer that ran last."""
-        logits = self.model.exit_logits(state.exit_layer, state.layer_state, state.bias)
+        if state.exit_layer > len(self.heads):
+            logits = self.model.teacher_logits(state.layer_state)
+        else:
+            hidden = self.model.backbone.exit_view(state.layer_state.hidden)
+            logits = self.heads[state.exit_layer - 1](hidden, state.bias)
         return logits.float().cpu().numpy()
 
     @torch.inference_mode()

@@ -54,12 +54,12 @@ class PooledAttention(nn.Module):
         bias: Float[Tensor, "rows 1 length"] | None,
     ) -> Float[Tensor, "rows width"]:
         """Return what the pooled token reads from all real tokens."""
-        pool = self._mean if self.pooling == "mean" else self._first_token
+        pool = self.read_by_all if self.pooling == "mean" else self.read_by_first
         read = pool(tokens, bias)  # [rows, heads, width]
         values = torch.einsum("rhw,hvw->rhv", read, self._per_head(self.value))
         return self.output(values.flatten(1))
 
-    def _first_token(self, tokens: Tensor, bias: Tensor | None) -> Tensor:
+    def read_by_first(self, tokens: Tensor, bias: Tensor | None) -> Tensor:
         """Let every head of the first token look at the tokens themselves, as one query each."""
         query = self.query(tokens[:, 0]).unflatten(-1, (self.num_heads, -1))
         looking_for = torch.einsum("rhv,hvw->rhw", query, self._per_head(self.key))
@@ -72,7 +72,7 @@ class PooledAttention(nn.Module):
             scale=query.shape[-1] ** -0.5,
         )
 
-    def _mean(self, tokens: Tensor, bias: Tensor | None) -> Tensor:
+    def read_by_all(self, tokens: Tensor, bias: Tensor | None) -> Tensor:
         """Average over the real tokens what each of them would look at."""
         query = self.query(tokens).unflatten(-1, (self.num_heads, -1))
         key = self.key(tokens).unflatten(-1, (self.num_heads, -1))
@@ -123,3 +123,66 @@ class ExitHead(nn.Module):
         """
         tokens = torch.tanh(self.reduce(hidden))
         return self.classify(torch.tanh(self.dense(self.attention(tokens, bias))))
+
+    @torch.no_grad()
+    def folded(self) -> "FoldedHead":
+        """Return the same function for inference."""
+        return FoldedHead(self)
+
+
+class FoldedHead:
+    """An `ExitHead` for inference, with fewer and smaller steps.
+
+    Nothing but softmax stands between query and key, and nothing between value, output and the
+    dense layer, so each chain is one matrix, multiplied out in double precision. The mean lets all
+    tokens ask, where one matrix would cost more than two, so there only the second chain is folded.
+
+    Plain tensors, not modules: at batch 1 the calls cost as much as the arithmetic.
+    """
+
+    def __init__(self, head: ExitHead) -> None:
+        """Multiply out the projections of a trained head."""
+        attention, heads = head.attention, head.attention.num_heads
+        self.num_heads = heads
+        self.attention = attention.eval()
+        self.reduce = head.reduce.weight, head.reduce.bias
+        self.look_for = None if attention.pooling == "mean" else _look_for(attention)
+        value = attention.value.weight.double().unflatten(0, (heads, -1))
+        output = attention.output.weight.double().unflatten(1, (heads, -1))
+        dense = head.dense.weight.double()
+        self.dense = (
+            (dense @ torch.einsum("ohv,hvi->ohi", output, value).flatten(1)).float(),
+            (dense @ attention.output.bias.double() + head.dense.bias.double()).float(),
+        )
+        self.classify = head.classify.weight, head.classify.bias
+
+    def __call__(
+        self,
+        hidden: Float[Tensor, "rows length hidden"],
+        bias: Float[Tensor, "rows 1 length"] | None,
+    ) -> Float[Tensor, "rows classes"]:
+        """Return the logits; arguments as for `ExitHead`."""
+        tokens = functional.linear(hidden, *self.reduce).tanh_()
+        if self.look_for is None:
+            read = self.attention.read_by_all(tokens, bias)
+        else:
+            looking_for = functional.linear(tokens[:, 0], *self.look_for)
+            looking_for = looking_for.view(len(tokens), self.num_heads, -1)
+            scores = torch.bmm(looking_for, tokens.mT)
+            read = torch.bmm((scores if bias is None else scores + bias).softmax(-1), tokens)
+        dense = functional.linear(read.flatten(1), *self.dense).tanh_()
+        return functional.linear(dense, *self.classify)
+
+
+def _look_for(attention: PooledAttention) -> tuple[Tensor, Tensor]:
+    """Return what turns the first token into what each head looks for, scaled for softmax."""
+    query, key = (
+        linear.weight.double().unflatten(0, (attention.num_heads, -1))
+        for linear in (attention.query, attention.key)
+    )  # [heads, width / heads, width]
+    bias = attention.query.bias.double().unflatten(0, (attention.num_heads, -1))
+    scale = query.shape[1] ** -0.5
+    return (
+        (scale * torch.einsum("hvo,hvi->hoi", key, query)).flatten(0, 1).float(),
+        (scale * torch.einsum("hvo,hv->ho", key, bias)).flatten().float(),
+    )

@@ -7,7 +7,7 @@ missing, left over or of another shape is an error that names it, never a random
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -102,14 +102,17 @@ class FastBertModel(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def exit_logits(
-        self, exit_layer: int, state: LayerState, bias: Float[Tensor, "rows 1 length"] | None
-    ) -> Float[Tensor, "rows classes"]:
-        """Ask the exit after the layer `exit_layer`, counted from 1, which ran last."""
-        if exit_layer < self.num_exits:
-            return self.students[exit_layer - 1](self.backbone.exit_view(state.hidden), bias)
+    @property
+    def heads(self) -> list[ExitHead]:
+        """The heads of our own, in the order of their layers: the paper's teacher is one too."""
+        teachers = [self.teacher.head] if isinstance(self.teacher, PaperClassifier) else []
+        return [cast(ExitHead, head) for head in (*self.students, *teachers)]
+
+    def teacher_logits(self, state: LayerState) -> Float[Tensor, "rows classes"]:
+        """Ask the teacher, after the last layer."""
         if isinstance(self.teacher, PaperClassifier):
-            return self.teacher.head(self.backbone.exit_view(state.hidden), bias)
+            hidden = self.backbone.exit_view(state.hidden)
+            return self.teacher.head(hidden, padding_bias(state.attention_mask))
         return self.backbone.teacher_logits(self.teacher, state)
 
     def teach(
@@ -125,7 +128,7 @@ class FastBertModel(nn.Module):
             state = self.backbone.layer(index, state)
             if index < self.num_exits - 1:
                 readings.append(self.backbone.exit_view(state.hidden))
-        return readings, self.exit_logits(self.num_exits, state, padding_bias(attention_mask))
+        return readings, self.teacher_logits(state)
 
     def save(self, folder: Path) -> None:
         """Write the teacher as transformers does, and beside it the heads that are ours."""
