@@ -1,0 +1,194 @@
+"""The model card: what a model folder holds, how to use it, and what was measured.
+
+It says only what `early_exit.json` knows, and it names no place on the machine that trained the
+model: folders are published. The figure is drawn where matplotlib is installed.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from fastbert.folder import EarlyExitConfig
+
+CARD_FILE = "README.md"
+FIGURE_FILE = "speed-accuracy.png"
+MOST_LABELS = 30  # that are named one by one
+_HUB_NAME = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*")
+
+
+def write_card(folder: Path, config: EarlyExitConfig, *, split: str) -> None:
+    """Write README.md into a model folder, with a figure if matplotlib is installed.
+
+    Args:
+        folder: A complete model folder, or one that is being filled.
+        config: What its early_exit.json says, with the measured table.
+        split: What the table was measured on: `dev`, which also chose the speed, or `test`.
+    """
+    figure = _draw(folder / FIGURE_FILE, config)
+    sections = [
+        _introduction(config),
+        _usage(config),
+        _measurements(config, split, figure) if config.evaluation else "",
+        _training(config),
+    ]
+    data = ModelCardData(
+        base_model=_hub_name(config.training.get("model")),
+        library_name="fastbert",
+        pipeline_tag="text-classification",
+        tags=["fastbert", "early-exit"],
+    )
+    body = "\n\n".join(section for section in sections if section)
+    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n").save(folder / CARD_FILE)
+
+
+def quality_name(config: EarlyExitConfig) -> str:
+    """Return what the column `accuracy` holds: without labels, agreement with the full model."""
+    return "agreement with the full model" if "texts" in config.training else "accuracy"
+
+
+def _draw(path: Path, config: EarlyExitConfig) -> bool:
+    """Draw the figure, if there is something to draw it from and with; return whether."""
+    if not config.evaluation:
+        return False
+    try:
+        from fastbert.report.figure import draw_curve
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            raise
+        return False
+    draw_curve(config.evaluation, path, chosen=config.speed, quality=quality_name(config))
+    return True
+
+
+def _introduction(config: EarlyExitConfig) -> str:
+    names = ", ".join(f"`{label}`" for label in config.labels[:MOST_LABELS])
+    more = len(config.labels) - MOST_LABELS
+    return "\n".join(
+        [
+            f"# FastBERT classifier with {len(config.labels)} classes",
+            "",
+            "A text classifier that stops reading layers as soon as it is sure. After each of its "
+            f"{config.num_layers} encoder layers but the last sits a small classifier, a "
+            "*student*. A text leaves at the first one whose uncertainty lies below the "
+            "threshold *speed*; speed 0 runs every layer.",
+            "",
+            f"- Classes: {names}{f' and {more} more' if more > 0 else ''}",
+            f"- Longest text: {config.max_length} tokens; what is longer is cut",
+            "- Method: FastBERT ([Liu et al., ACL 2020](https://aclanthology.org/2020.acl-main.537))"
+            ", by the package `fastbert-kit`",
+        ]
+    )
+
+
+def _usage(config: EarlyExitConfig) -> str:
+    return f"""## How to use it
+
+```python
+from fastbert import FastBertClassifier
+
+classifier = FastBertClassifier.from_pretrained("FOLDER_OR_HUB_NAME")
+prediction = classifier.predict("A text to classify.", speed={config.speed})
+print(prediction.label, prediction.score, prediction.exit_layer)
+```
+
+{_PAPER_LAYOUT if config.layout == "paper" else _PRETRAINED_LAYOUT}"""
+
+
+_PRETRAINED_LAYOUT = """\
+For other tools the folder is a usual Hugging Face classifier, with the answers of speed 0:
+
+```python
+from transformers import pipeline
+
+pipeline("text-classification", model="FOLDER_OR_HUB_NAME")("A text to classify.")
+```"""
+
+_PAPER_LAYOUT = """\
+`model.safetensors` holds a plain encoder, which `AutoModel` of transformers reads. The classifier
+after the last layer is the paper's; it lies with the students in `students.safetensors`, so other
+tools cannot classify with this folder."""
+
+
+def _measurements(config: EarlyExitConfig, split: str, figure: bool) -> str:
+    rows = config.evaluation
+    measured, chosen_on = _provenance(config, split)
+    paragraphs = [
+        "## What was measured",
+        f"Measured on {measured}",
+        f"The recommended speed, **{config.speed:g}**, was chosen on {chosen_on}: the fewest "
+        "layers that lose at most 0.5 points against speed 0.",
+        _table(rows, config.speed),
+        "*FLOPs* compares with the full model without students; attention and real lengths count. "
+        "*Paper's count* is that of the FastBERT paper. *Time* compares with speed 0 of the same "
+        "run: batches of 32, tokenisation included, on the machine that trained the model.",
+    ]
+    if figure:
+        paragraphs.append(f"![{quality_name(config)} against speed-up]({FIGURE_FILE})")
+    return "\n\n".join(paragraphs)
+
+
+def _provenance(config: EarlyExitConfig, split: str) -> tuple[str, str]:
+    """Return which texts were measured on, and which chose the speed."""
+    texts = f"{config.evaluation[0]['rows']:,} texts"
+    if "texts" in config.training:
+        return (
+            f"{texts} held out of the file it was distilled from. They have no labels, so "
+            "*accuracy* and *macro F1* are agreement with the answers of the full model.",
+            "the same texts, which flatters a little",
+        )
+    if split == "test":
+        return f"the {texts} of the test file.", "the dev file"
+    return (
+        f"the {texts} of the dev file.",
+        "the same texts, as were the epochs, which flatters a little",
+    )
+
+
+def _table(rows: Sequence[dict[str, Any]], chosen: float) -> str:
+    full = next((row for row in rows if row["speed"] == 0), None)
+    lines = [
+        "| speed | accuracy | macro F1 | mean layers | FLOPs | paper's count | time |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        time = f"{full['seconds'] / row['seconds']:.2f}x" if full else "-"
+        speed = f"**{row['speed']:g}**" if row["speed"] == chosen else f"{row['speed']:g}"
+        lines.append(
+            f"| {speed} | {row['accuracy']:.2%} | {row['macro_f1']:.2%} "
+            f"| {row['mean_exit_layer']:.2f} of {row['layers']} | {row['speedup_flops']:.2f}x "
+            f"| {row['speedup_paper']:.2f}x | {time} |"
+        )
+    return "\n".join(lines)
+
+
+def _training(config: EarlyExitConfig) -> str:
+    training = config.training
+    facts = []
+    if rows := training.get("rows"):
+        facts.append(f"- {rows[0]:,} labelled texts, {rows[1]:,} to choose epochs and speed")
+    if "texts" in training:
+        facts.append(
+            "- The encoder and its last classifier were taken as they were; only students are new"
+        )
+    stages = {"Fine-tuning": training.get("fine_tuning")}
+    stages["Distillation of the students"] = training.get("students", {}).get("stage")
+    for name, stage in stages.items():
+        if stage:
+            facts.append(
+                f"- {name}: {stage['epochs']} epochs, learning rate {stage['learning_rate']:g}, "
+                f"batches of {stage['batch_size'] * stage['gradient_accumulation']}, "
+                f"seed {stage['seed']}"
+            )
+    if versions := config.versions:
+        facts.append("- Written by " + ", ".join(f"{name} {versions[name]}" for name in versions))
+    return "## How it was trained\n\n" + "\n".join(facts) if facts else ""
+
+
+def _hub_name(model: Any) -> str | None:
+    """Return the base model if it is one that can be found on the Hub, no path."""
+    if not isinstance(model, str) or Path(model).exists():
+        return None
+    return model if _HUB_NAME.fullmatch(model) else None

@@ -1,0 +1,153 @@
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from fastbert.folder import EarlyExitConfig
+from fastbert.report.card import write_card
+
+STAGE = {
+    "epochs": 3,
+    "learning_rate": 2e-5,
+    "batch_size": 8,
+    "gradient_accumulation": 4,
+    "seed": 7,
+}
+
+
+def row(speed: float, accuracy: float, layers: float, seconds: float) -> dict[str, Any]:
+    return {
+        "speed": speed,
+        "accuracy": accuracy,
+        "macro_f1": accuracy - 0.05,
+        "rows": 1234,
+        "mean_exit_layer": layers,
+        "layers": 4,
+        "speedup_flops": 3.9 / layers,
+        "speedup_paper": 4 / layers,
+        "seconds": seconds,
+    }
+
+
+TRAINED = EarlyExitConfig(
+    layout="pretrained",
+    labels=("no", "perhaps", "yes"),
+    num_layers=4,
+    max_length=99,
+    speed=0.25,
+    evaluation=[row(0.0, 0.91, 4.0, 6.0), row(0.25, 0.9, 1.5, 2.5)],
+    training={
+        "train": "train.csv",
+        "rows": [5000, 600],
+        "model": "someone/encoder",
+        "fine_tuning": STAGE,
+        "students": {"stage": STAGE},
+    },
+)
+DISTILLED = replace(
+    TRAINED,
+    training={
+        "texts": "texts.csv",
+        "model": "someone/classifier",
+        "students": {"stage": STAGE},
+    },
+)
+
+
+def card(folder: Path, config: EarlyExitConfig, split: str = "dev") -> str:
+    """Return the text of the card; line breaks do not matter."""
+    write_card(folder, config, split=split)
+    return " ".join((folder / "README.md").read_text(encoding="utf-8").split())
+
+
+def test_the_table_compares_each_speed_with_speed_0(tmp_path: Path) -> None:
+    text = card(tmp_path, TRAINED)
+    assert "| 0 | 91.00% | 86.00% | 4.00 of 4 | 0.97x | 1.00x | 1.00x |" in text
+    assert "| **0.25** | 90.00% | 85.00% | 1.50 of 4 | 2.60x | 2.67x | 2.40x |" in text
+
+
+@pytest.mark.parametrize(
+    ("config", "split", "measured", "chosen"),
+    [
+        (TRAINED, "test", "the 1,234 texts of the test file.", "on the dev file: the fewest"),
+        (TRAINED, "dev", "the 1,234 texts of the dev file.", "on the same texts, as were the"),
+        (
+            DISTILLED,
+            "dev",
+            "are agreement with the answers of the full",
+            "on the same texts, which",
+        ),
+    ],
+    ids=["test", "dev", "no labels"],
+)
+def test_it_says_what_was_measured_and_where_the_speed_comes_from(
+    config: EarlyExitConfig, split: str, measured: str, chosen: str, tmp_path: Path
+) -> None:
+    text = card(tmp_path, config, split)
+    assert measured in text
+    assert f"recommended speed, **0.25**, was chosen {chosen}" in text
+
+
+def test_the_settings_are_listed(tmp_path: Path) -> None:
+    text = card(tmp_path, TRAINED)
+    assert "5,000 labelled texts, 600 to choose" in text
+    assert "Fine-tuning: 3 epochs, learning rate 2e-05, batches of 32, seed 7" in text
+    assert "Fine-tuning" not in card(tmp_path, DISTILLED)
+
+
+def test_other_tools_are_shown_only_what_they_can_do(tmp_path: Path) -> None:
+    assert 'pipeline("text-classification"' in card(tmp_path, TRAINED)
+
+    paper = card(tmp_path, replace(TRAINED, layout="paper"))
+    assert "holds a plain encoder" in paper
+    assert "pipeline(" not in paper
+
+
+@pytest.mark.parametrize("name", ["someone/encoder", "bert-base-uncased", "a.b/c_d-1.5"])
+def test_an_encoder_of_the_hub_is_named(name: str, tmp_path: Path) -> None:
+    card(tmp_path, replace(TRAINED, training={"model": name}))
+    data = ModelCard.load(tmp_path / "README.md").data
+    assert data.base_model == name
+    assert (data.library_name, data.pipeline_tag) == ("fastbert", "text-classification")
+
+
+@pytest.mark.parametrize("name", ["/home/me/encoder", "../encoder", "~/encoder", "a/b/c", "local"])
+def test_a_folder_of_this_machine_is_not(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "local").mkdir()
+    text = card(tmp_path, replace(TRAINED, training={"model": name}))
+    assert "base_model" not in text
+    assert name not in text
+
+
+def test_many_classes_are_counted_not_listed(tmp_path: Path) -> None:
+    text = card(tmp_path, replace(TRAINED, labels=tuple(f"intent{n}" for n in range(151))))
+    assert "with 151 classes" in text
+    assert "`intent29` and 121 more" in text
+
+
+def test_a_model_that_nobody_measured_has_a_card_too(tmp_path: Path) -> None:
+    text = card(tmp_path, replace(TRAINED, evaluation=[], training={}))
+    assert "How to use it" in text
+    assert "measured" not in text
+    assert not (tmp_path / "speed-accuracy.png").exists()
+
+
+def test_the_figure_is_there_if_matplotlib_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "](speed-accuracy.png)" in card(tmp_path, TRAINED)
+    figure = tmp_path / "speed-accuracy.png"
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+    figure.unlink()
+    monkeypatch.delitem(sys.modules, "fastbert.report.figure")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were not installed
+    monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
+    assert "speed-accuracy.png" not in card(tmp_path, TRAINED)
+    assert not figure.exists()
