@@ -54,7 +54,7 @@ def main() -> None:
             "speed": speed,
             "batches": [
                 time_batches(classifier, texts[:count], batch_size, speed)
-                for batch_size, count in ((1, 120), (32, 480))
+                for batch_size, count in ((1, 100), (32, 320))
             ],
         },
     )

@@ -320,7 +320,7 @@ def reseal(model: Path, **hashes: str) -> None:
     record = json.loads(path.read_text(encoding="utf-8"))
     for name in record["hashes"]:
         if (model / name).is_file():
-            record["hashes"][name] = folder_module._hash_of_file(model / name)
+            record["hashes"][name] = folder_module.hash_of_file(model / name)
     if isinstance(record.get("labels"), list):
         record["hashes"]["labels"] = folder_module._hash_of_json(record["labels"])
     record["hashes"]["settings"] = folder_module._hash_of_settings(record)

@@ -267,7 +267,8 @@ def _hash_of_json(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _hash_of_file(path: Path) -> str:
+def hash_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal; it is read in pieces."""
     with _readable(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -338,7 +339,7 @@ def open_folder(path: str | Path) -> ModelFolder:
         model_config = _read_json(path / MODEL_CONFIG_FILE)
         _check_agreement(path, config, model_config)
         for name in HASHED_FILES:
-            if _hash_of_file(path / name) != config.hashes[name]:
+            if hash_of_file(path / name) != config.hashes[name]:
                 raise _changed(path / name)
     return ModelFolder(path, config, model_config)
 
@@ -552,7 +553,7 @@ def seal(stage: Path, config: EarlyExitConfig) -> EarlyExitConfig:
         FolderError: A file is missing, or the files speak of another model than `config`.
     """
     _check_agreement(stage, config, _read_json(stage / MODEL_CONFIG_FILE))
-    hashes = {name: _hash_of_file(stage / name) for name in HASHED_FILES}
+    hashes = {name: hash_of_file(stage / name) for name in HASHED_FILES}
     config = replace(config, versions=_installed_versions(), speed=float(config.speed))
     record = json.loads(config.to_json())  # as it will be read
     hashes[LABELS_HASH] = _hash_of_json(record["labels"])
@@ -664,10 +665,11 @@ def _flush(stage: Path, mode: int) -> None:
     for path in [*stage.rglob("*"), stage]:
         if path.is_file():
             path.chmod(mode)  # safetensors makes its files readable by the owner alone
-        _sync(path)
+        sync_to_disk(path)
 
 
-def _sync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file or a folder is on the disk itself, where a power cut cannot reach it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -687,7 +689,7 @@ def _swap(stage: Path, target: Path) -> None:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             continue  # another process has saved here between the two renames
-        _sync(target.parent)
+        sync_to_disk(target.parent)
         return
     raise FolderError(f"{target}: not saved, another process keeps saving here; try again")
 

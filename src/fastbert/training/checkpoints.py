@@ -5,15 +5,15 @@ number whatever is in it. Here a list of sizes and hashes is written last: a che
 it, or one that differs from it, is skipped.
 """
 
-import hashlib
 import json
 import logging
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from fastbert.folder import hash_of_file, sync_to_disk
 
 WHOLE = "whole.json"
 
@@ -47,12 +47,12 @@ def seal(checkpoint: Path) -> None:
     """Write the sizes and hashes of a finished checkpoint's files, and wait for the disk."""
     files = _contents(checkpoint)
     for name in files:
-        _sync(checkpoint / name)
+        sync_to_disk(checkpoint / name)
     staged = checkpoint / f"{WHOLE}.part"
     staged.write_text(json.dumps(files, indent=1), encoding="utf-8")
-    _sync(staged)
+    sync_to_disk(staged)
     staged.rename(checkpoint / WHOLE)
-    _sync(checkpoint)
+    sync_to_disk(checkpoint)
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
@@ -96,21 +96,8 @@ def _contents(checkpoint: Path) -> dict[str, dict[str, Any]]:
     return {
         path.relative_to(checkpoint).as_posix(): {
             "bytes": path.stat().st_size,
-            "sha256": _sha256(path),
+            "sha256": hash_of_file(path),
         }
         for path in sorted(checkpoint.rglob("*"))
         if path.is_file() and not path.name.startswith(WHOLE)
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
