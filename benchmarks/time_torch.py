@@ -4,7 +4,7 @@
 
 Real test rows at their real lengths, tokenised before the clock starts (tokenising is the same
 for both and is timed beside them). The contenders take turns, round by round in an order that
-changes, so that a noisy machine hits all of them; each round gives a paired ratio, the median counts.
+changes, so that a noisy machine hits all of them; each round and each batch gives a paired ratio.
 Turns are not shorter than a round because in use a model has the caches to itself: taking turns
 batch by batch, the weights of one contender push out those of the other.
 """
@@ -21,12 +21,11 @@ import torch
 from machine import SHARED, require_shared, write_result
 from transformers import AutoModelForSequenceClassification
 
-from fastbert.classifier import BATCHES_TOGETHER, FastBertClassifier
+from fastbert.classifier import FastBertClassifier
 from fastbert.criteria import EntropyCriterion
 from fastbert.data import Columns, load_examples
-from fastbert.engine import classify_together
+from fastbert.engine import classify
 from fastbert.nn.backend import batch_tensors
-from fastbert.text import TokenBatch
 
 ROUNDS = 5
 
@@ -66,51 +65,53 @@ def time_batches(
 ) -> dict[str, Any]:
     """Time the plain model, speed 0 and the chosen speed on the same batches, taking turns."""
     plain = AutoModelForSequenceClassification.from_pretrained(classifier.folder.path).eval()
-    together = 1 if batch_size == 1 else BATCHES_TOGETHER  # one text at a time is about latency
+    layers: list[np.ndarray] = []
 
     @torch.inference_mode()
-    def run_plain(batches: list[TokenBatch]) -> None:
-        for batch in batches:
-            plain(**batch_tensors(batch)).logits.numpy()
+    def run_plain(batch: Any) -> None:
+        plain(**batch_tensors(batch)).logits.numpy()
 
-    def run(batches: list[TokenBatch], speed: float) -> np.ndarray:
-        exits = []
-        for start in range(0, len(batches), together):
-            some = batches[start : start + together]
-            result = classify_together(
-                classifier.backend, some, EntropyCriterion(speed), batch_size
-            )
-            exits.append(result.exit_layer)
-        return np.concatenate(exits)
+    def run_full(batch: Any) -> None:
+        classify(classifier.backend, batch, EntropyCriterion(0.0))
 
-    runs: dict[str, Callable[[list[TokenBatch]], Any]] = {
+    def run_adaptive(batch: Any) -> None:
+        layers.append(classify(classifier.backend, batch, EntropyCriterion(speed)).exit_layer)
+
+    runs: dict[str, Callable[[Any], None]] = {
         "plain": run_plain,
-        "speed 0": lambda batches: run(batches, 0.0),
-        "adaptive": lambda batches: run(batches, speed),
+        "speed 0": run_full,
+        "adaptive": run_adaptive,
     }
     start = time.perf_counter()
     tokens = classifier.encode(texts)
     batches = [batch for _, batch in classifier.batches(tokens, batch_size)]
     tokenising = time.perf_counter() - start
-    exit_layer = run(batches, speed)
-    for warm_up in runs.values():
-        warm_up(batches[:together])
+    for batch in batches[:3]:
+        for run in runs.values():
+            run(batch)
+    layers.clear()
 
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    seconds = {name: np.full((ROUNDS, len(batches)), np.nan) for name in runs}
     order = list(runs)
     shuffler = random.Random(1)
-    for _ in range(ROUNDS):
+    for turn in range(ROUNDS):
         shuffler.shuffle(order)
         for name in order:
-            begin = time.perf_counter()
-            runs[name](batches)
-            seconds[name].append(time.perf_counter() - begin)
+            for number, batch in enumerate(batches):
+                begin = time.perf_counter()
+                runs[name](batch)
+                seconds[name][turn, number] = time.perf_counter() - begin
 
-    per_round = {name: np.array(values) for name, values in seconds.items()}
-    lengths = np.concatenate([batch.attention_mask.sum(axis=1) for batch in batches])
-    row_saving = classifier.num_layers / float(exit_layer.mean())
-    # Long texts weigh more in a sum of times than in a mean of layers.
-    token_saving = classifier.num_layers / float(np.average(exit_layer, weights=lengths))
+    per_round = {name: values.sum(axis=1) for name, values in seconds.items()}
+    exits = layers[: len(batches)]
+    tokens_of = [batch.attention_mask.sum(axis=1) for batch in batches]
+    row_saving = classifier.num_layers / float(np.concatenate(exits).mean())
+    token_saving = classifier.num_layers / float(
+        np.average(np.concatenate(exits), weights=np.concatenate(tokens_of))
+    )
+    # Within a batch the saving is known exactly; long texts weigh more in the sums of times.
+    batch_savings = np.array([classifier.num_layers / exit_layer.mean() for exit_layer in exits])
+    paired = np.median(seconds["plain"] / seconds["adaptive"], axis=0) / batch_savings
     speedups = per_round["plain"] / per_round["adaptive"]
     speedup = float(np.median(speedups))
     result = {
@@ -122,7 +123,11 @@ def time_batches(
         "speedup_rounds": speedups.tolist(),
         "speedup_over_saving": speedup / row_saving,
         "speedup_over_saving_by_tokens": speedup / token_saving,
+        "speedup_over_saving_paired_batches": float(np.median(paired)),
         "speed_0_over_plain": float(np.median(per_round["speed 0"] / per_round["plain"])),
+        "speed_0_over_plain_paired_batches": float(
+            np.median(seconds["speed 0"] / seconds["plain"])
+        ),
         "seconds_per_round": {name: values.tolist() for name, values in per_round.items()},
         "tokenising_seconds": tokenising,
     }

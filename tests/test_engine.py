@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fastbert.calibration import RecordedExits, ReplayState
 from fastbert.criteria import EntropyCriterion, uncertainty
-from fastbert.engine import classify, classify_together, record
+from fastbert.engine import classify, record
 
 EXITS, ROWS, CLASSES = 4, 50, 3
 
@@ -123,32 +123,6 @@ def test_answers_come_in_the_order_of_the_batch(order: list[int], speed: float) 
 
     assert np.array_equal(shuffled.logits, straight.logits[order])
     assert np.array_equal(shuffled.exit_layer, straight.exit_layer[order])
-
-
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(0, 12), st.floats(0, 1))
-def test_batches_classified_together_are_answered_as_if_each_were_alone(
-    sizes: list[int], max_rows: int, speed: float
-) -> None:
-    rows = sum(sizes)
-    backend = RecordedExits(random_logits(rows=rows))
-    batches = np.split(np.arange(rows)[::-1], np.cumsum(sizes)[:-1])
-    together = classify_together(backend, batches, EntropyCriterion(speed), max_rows)
-    alone = [classify(backend, batch, EntropyCriterion(speed)) for batch in batches]
-
-    assert np.array_equal(together.logits, np.concatenate([one.logits for one in alone]))
-    assert np.array_equal(together.exit_layer, np.concatenate([one.exit_layer for one in alone]))
-
-
-def test_rows_that_reach_a_layer_are_merged_up_to_the_limit() -> None:
-    batches = np.split(np.arange(ROWS), 10)
-    apart, merged = CountingBackend(random_logits()), CountingBackend(random_logits())
-    result = classify_together(apart, batches, EntropyCriterion(0.5))
-    classify_together(merged, batches, EntropyCriterion(0.5), max_rows=5)
-
-    reached = [int((result.exit_layer >= layer).sum()) for layer in range(1, EXITS + 1)]
-    assert sum(apart.layer_rows) == sum(merged.layer_rows) == sum(reached)
-    assert len(merged.layer_rows) < len(apart.layer_rows)
-    assert max(merged.layer_rows) == 5
 
 
 def test_recording_asks_every_exit_about_every_row() -> None:

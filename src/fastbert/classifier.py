@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeGuard, overload
@@ -14,14 +13,12 @@ from jaxtyping import Float, Int
 
 from fastbert.calibration import RecordedExits
 from fastbert.criteria import EntropyCriterion, ExitCriterion, log_softmax, uncertainty
-from fastbert.engine import ExitBackend, ExitResult, classify_together, record
+from fastbert.engine import ExitBackend, ExitResult, classify, record
 from fastbert.errors import FolderError, MissingExtraError
 from fastbert.folder import EarlyExitConfig, ModelFolder, copy_folder, open_folder
 from fastbert.text import TextEncoder, TokenBatch, Tokens, batches_of_similar_length
 
 Text = str | tuple[str, str]
-
-BATCHES_TOGETHER = 8  # enough that the few rows of each that reach the deep layers make a batch
 
 
 @dataclass(frozen=True)
@@ -188,12 +185,8 @@ class FastBertClassifier:
         tokens = self.encode(texts)
         logits = np.empty((len(tokens), len(self.labels)), np.float32)
         exit_layer = np.empty(len(tokens), np.int64)
-        batches = iter(self.batches(tokens, batch_size))
-        while together := list(islice(batches, BATCHES_TOGETHER)):
-            rows = np.concatenate([rows for rows, _ in together])
-            result = classify_together(
-                self.backend, [batch for _, batch in together], criterion, batch_size
-            )
+        for rows, batch in self.batches(tokens, batch_size):
+            result = classify(self.backend, batch, criterion)
             logits[rows], exit_layer[rows] = result.logits, result.exit_layer
         return ExitResult(logits, exit_layer)
 

@@ -6,7 +6,7 @@ after k layers are, bit for bit, what the library gives as `hidden_states[k]`. A
 here is added with `register_backbone`; docs/backbones.md shows how.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -99,23 +99,6 @@ class Backbone:
             token_type_ids: The segment of each token; a family without segments ignores it.
         """
         hidden = self.embed(input_ids, attention_mask, token_type_ids)
-        return self._state(hidden, attention_mask)
-
-    def merge(self, states: Sequence[LayerState]) -> LayerState:
-        """Return one state of the rows of all states, padded on the right to the longest.
-
-        Args:
-            states: States after the same layer, whose own padding is on the right too.
-        """
-        length = max(state.hidden.shape[1] for state in states)
-        hidden, mask = [], []
-        for state in states:
-            more = length - state.hidden.shape[1]
-            hidden.append(functional.pad(state.hidden, (0, 0, 0, more)))
-            mask.append(functional.pad(state.attention_mask, (0, more)))
-        return self._state(torch.cat(hidden), torch.cat(mask))
-
-    def _state(self, hidden: Hidden, attention_mask: Tokens) -> LayerState:
         per_row = self.per_row_inputs(hidden, attention_mask)
         return LayerState(hidden, attention_mask, per_row, self.shared_inputs(hidden))
 

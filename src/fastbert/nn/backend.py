@@ -1,6 +1,5 @@
 """The torch backend of the adaptive loop."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -71,14 +70,6 @@ class TorchBackend:
             state,
             layer_state=state.layer_state.keep(index),
             bias=None if state.bias is None else state.bias.index_select(0, index),
-        )
-
-    @torch.inference_mode()
-    def merge(self, states: Sequence[RunningRows]) -> RunningRows:
-        """Put the rows of several states under each other, padded to the longest."""
-        layer_state = self.model.backbone.merge([state.layer_state for state in states])
-        return RunningRows(
-            states[0].exit_layer, layer_state, padding_bias(layer_state.attention_mask)
         )
 
 
