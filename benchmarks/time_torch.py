@@ -27,7 +27,7 @@ from fastbert.data import Columns, load_examples
 from fastbert.engine import classify
 from fastbert.nn.backend import batch_tensors
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 def main() -> None:
