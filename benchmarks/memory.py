@@ -31,7 +31,8 @@ def main() -> None:
     require_shared()
     source, output = options.work / "rows.csv", options.work / "answers.jsonl"
     write_rows(source)
-    command = [sys.executable, "-m", "fastbert.cli", "predict", str(options.model), str(source)]
+    program = str(Path(sys.executable).with_name("fastbert"))
+    command = [program, "predict", str(options.model), str(source)]
     command += ["--output", str(output), "--speed", str(SPEED)]
     samples: list[tuple[float, float]] = []
     start = time.perf_counter()

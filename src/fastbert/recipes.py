@@ -117,6 +117,9 @@ def train(
     check_labels(test_examples or [], labels)
     _warn_about(train, examples, {str(dev): dev_examples, str(test): test_examples or []})
 
+    set_seed(fine_tuning.seed)
+    teacher = teacher_to_train(model, labels, layout, students.layout)
+    fastbert = FastBertModel(teacher, students.layout)
     run = Run.open(
         output,
         {
@@ -133,9 +136,6 @@ def train(
         },
         resume=resume,
     )
-    set_seed(fine_tuning.seed)
-    teacher = teacher_to_train(model, labels, layout, students.layout)
-    fastbert = FastBertModel(teacher, students.layout)
     encoder = run.encoder(model, fastbert, max_length)
     if not run.has_teacher(fastbert):
         fine_tune(
@@ -194,9 +194,9 @@ def distill(
         "max_length": max_length,
         "students": asdict(students),
     }
-    run = Run.open(output, settings, resume=resume)
     set_seed(students.stage.seed)
     fastbert = FastBertModel(trained_teacher(checkpoint), students.layout)
+    run = Run.open(output, settings, resume=resume)
     encoder = run.encoder(checkpoint, fastbert, max_length)
 
     def read(held_out: bool) -> Iterator[Example]:

@@ -527,10 +527,11 @@ def _load(folder: str) -> "FastBertClassifier":
 def _quiet_transformers() -> None:
     """Keep what transformers says while loading to itself; downloads still show their bars."""
     from huggingface_hub.utils.tqdm import enable_progress_bars
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each retry without a network
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     enable_progress_bars()
 
 
