@@ -1,13 +1,24 @@
 """Uncertainty is the paper's, and the threshold test is strict."""
 
+from dataclasses import dataclass, field
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import special
 from scipy.stats import entropy
 
-from fastbert.criteria import EntropyCriterion, uncertainty
+from fastbert.criteria import (
+    EntropyCriterion,
+    ExitCriterion,
+    Measure,
+    ThresholdCriterion,
+    log_softmax,
+    uncertainty,
+)
 
 finite = st.floats(-50, 50, width=32)
 
@@ -79,3 +90,112 @@ def test_a_higher_speed_lets_every_row_go_that_a_lower_one_does(
     assert not (
         EntropyCriterion(slow).leaves(logits) & ~EntropyCriterion(fast).leaves(logits)
     ).any()
+
+
+@given(arrays(np.float64, (2, 5, 3), elements=finite))
+def test_log_softmax_is_scipys(logits: np.ndarray) -> None:
+    assert log_softmax(logits) == pytest.approx(special.log_softmax(logits, axis=-1), abs=1e-9)
+
+
+@pytest.mark.parametrize("classes", [3, 7, 77])
+def test_uncertainty_never_rounds_to_more_than_one(classes: int) -> None:
+    # In float32 the equal logits of 7 classes gave 1.0000001, a threshold that is then refused.
+    assert uncertainty(np.zeros((4, classes), np.float32)).max() <= 1
+    wavering = np.random.default_rng(0).normal(size=(3000, classes)) * 1e-3
+    assert uncertainty(wavering.astype(np.float32)).max() <= 1
+    assert uncertainty(wavering * 1e-4).max() <= 1
+
+
+# Thresholds for each exit.
+
+
+@dataclass(frozen=True)
+class FirstLogit(Measure):
+    """The first logit of the latest exit is the doubt; notes what it was handed."""
+
+    seen: list[tuple[np.ndarray, int]] = field(default_factory=list)
+
+    def doubt(self, logits: np.ndarray, exit_layer: int) -> np.ndarray:
+        self.seen.append((logits, exit_layer))
+        return np.asarray(logits[-1, :, 0])
+
+
+@dataclass(frozen=True)
+class FirstLogitLookingBack(FirstLogit):
+    looks_back: ClassVar[bool] = True
+
+
+def answers(doubts: list[list[float]]) -> np.ndarray:
+    """Return logits [exits, rows, 2] whose first class is the doubt."""
+    return np.stack([np.array(doubts), np.full_like(np.array(doubts), -7.0)], axis=-1)
+
+
+def test_it_is_an_exit_criterion_as_any_other() -> None:
+    assert isinstance(ThresholdCriterion(FirstLogit(), (0.5,)), ExitCriterion)
+
+
+@pytest.mark.parametrize(
+    "thresholds", [(), (-0.1,), (0.2, 1.1), (float("nan"), 0.1), (0.1, float("inf"))]
+)
+def test_thresholds_that_no_doubt_can_reach_are_refused(thresholds: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="between 0") as refused:
+        ThresholdCriterion(FirstLogit(), thresholds)
+    assert str(list(thresholds)) in str(refused.value)
+
+
+def test_the_whole_range_of_thresholds_is_taken() -> None:
+    assert ThresholdCriterion(FirstLogit(), (0.0, 1.0)).thresholds == (0.0, 1.0)
+
+
+def test_a_doubt_at_the_threshold_of_the_exit_stays() -> None:
+    criterion = ThresholdCriterion(FirstLogit(), (0.25, 0.5))
+    at, below = 0.25, float(np.nextafter(0.25, 0))
+    assert criterion.leaves(answers([[at, below, 0.0]])).tolist() == [False, True, True]
+
+
+def test_each_exit_has_its_own_threshold() -> None:
+    measure = FirstLogit()
+    criterion = ThresholdCriterion(measure, (0.2, 0.9, 0.4))
+    doubts = [[0.1, 0.3, 0.5, 0.95]] * 3
+    leaving = [criterion.leaves(answers(doubts[:layer])).tolist() for layer in (1, 2, 3)]
+    assert leaving == [
+        [True, False, False, False],
+        [True, True, True, False],
+        [True, True, False, False],
+    ]
+    assert [exit_layer for _, exit_layer in measure.seen] == [1, 2, 3]
+
+
+def test_exits_with_a_threshold_of_zero_are_skipped_in_the_history() -> None:
+    # Exits 1, 3 and 4 are off, so the two answers seen are those after layers 2 and 5.
+    measure = FirstLogit()
+    criterion = ThresholdCriterion(measure, (0.0, 0.1, 0.0, 0.0, 0.8))
+    assert [layer for layer in range(1, 7) if criterion.watches(layer)] == [2, 5]
+    assert criterion.leaves(answers([[0.5, 0.05]])).tolist() == [False, True]
+    assert criterion.leaves(answers([[0.5], [0.5]])).tolist() == [True]
+    assert [exit_layer for _, exit_layer in measure.seen] == [2, 5]
+
+
+def test_a_measure_that_looks_back_has_every_student_asked_up_to_the_last_open_exit() -> None:
+    measure = FirstLogitLookingBack()
+    criterion = ThresholdCriterion(measure, (0.0, 0.1, 0.0, 0.8, 0.0))
+    assert [layer for layer in range(1, 7) if criterion.watches(layer)] == [1, 2, 3, 4]
+    history = answers([[0.0, 0.9], [0.0, 0.5], [0.0, 0.5], [0.0, 0.85]])
+    leaving = [criterion.leaves(history[:layer]).tolist() for layer in (1, 2, 3, 4)]
+    assert leaving == [[False, False], [True, False], [False, False], [True, False]]
+    assert [exit_layer for _, exit_layer in measure.seen] == [1, 2, 3, 4]
+
+
+def test_the_history_goes_only_to_a_measure_that_looks_back() -> None:
+    history = answers([[0.1], [0.2], [0.3]])
+    for measure, expected in ((FirstLogit(), history[-1:]), (FirstLogitLookingBack(), history)):
+        ThresholdCriterion(measure, (0.5, 0.5, 0.5)).leaves(history)
+        [(seen, exit_layer)] = measure.seen
+        assert np.array_equal(seen, expected)
+        assert exit_layer == 3
+
+
+def test_thresholds_of_zero_watch_nothing() -> None:
+    for measure in (FirstLogit(), FirstLogitLookingBack()):
+        criterion = ThresholdCriterion(measure, (0.0, 0.0, 0.0))
+        assert not any(criterion.watches(layer) for layer in (1, 2, 3, 4))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastbert.errors import (
     BackboneError,
+    CalibrationError,
     DataError,
     FastBertError,
     FolderError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BackboneError",
+    "CalibrationError",
     "DataError",
     "FastBertClassifier",
     "FastBertError",

@@ -34,6 +34,11 @@ class RecordedExits:
         """The number of exits recorded."""
         return len(self.recorded)
 
+    @property
+    def num_rows(self) -> int:
+        """The number of rows recorded."""
+        return int(self.recorded.shape[1])
+
     def start(self, batch: Int[np.ndarray, " rows"]) -> ReplayState:
         """Begin with the named rows."""
         return ReplayState(0, batch)
@@ -52,11 +57,11 @@ class RecordedExits:
 
     def replay(self, criterion: ExitCriterion) -> ExitResult:
         """Return what the rows would have been answered, and where."""
-        return classify(self, np.arange(self.recorded.shape[1]), criterion)
+        return classify(self, np.arange(self.num_rows), criterion)
 
 
 @dataclass(frozen=True)
-class OperatingPoint:
+class SpeedPoint:
     """What one speed gives on labelled rows.
 
     Args:
@@ -72,17 +77,17 @@ class OperatingPoint:
 
 def speed_curve(
     recorded: RecordedExits, labels: Int[np.ndarray, " rows"], speeds: tuple[float, ...] = SPEEDS
-) -> list[OperatingPoint]:
+) -> list[SpeedPoint]:
     """Replay each speed on labelled rows."""
     points = []
     for speed in speeds:
         result = recorded.replay(EntropyCriterion(speed))
         right = result.logits.argmax(axis=-1) == labels
-        points.append(OperatingPoint(speed, float(right.mean()), float(result.exit_layer.mean())))
+        points.append(SpeedPoint(speed, float(right.mean()), float(result.exit_layer.mean())))
     return points
 
 
-def choose_speed(curve: list[OperatingPoint], max_drop: float = 0.005) -> float:
+def choose_speed(curve: list[SpeedPoint], max_drop: float = 0.005) -> float:
     """Return the speed with the fewest layers that loses at most `max_drop` against speed 0.
 
     Args:

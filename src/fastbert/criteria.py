@@ -3,11 +3,16 @@
 A criterion is a pure function of the logits that the exits have produced so far. It keeps
 nothing between calls, so one object serves the engine (exit after exit) and calibration (all
 exits, recorded). Nothing here imports torch: every backend hands over NumPy logits.
+
+`EntropyCriterion` is the paper's. Every other rule is a `Measure`, which says how doubtful an
+answer is, under a `ThresholdCriterion`, which says how much doubt each exit lets pass; the
+measures are in `fastbert.measures`.
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -42,7 +47,7 @@ def uncertainty(logits: Float[np.ndarray, "*rows classes"]) -> Float[np.ndarray,
     total = weights.sum(axis=-1)
     # -Σ p·log p with p = weights / total, without forming p: this runs at every exit.
     entropy = np.log(total) - (weights * shifted).sum(axis=-1) / total
-    return np.asarray(entropy / math.log(classes))
+    return np.asarray(np.clip(entropy / math.log(classes), 0, 1))  # rounding can overstep
 
 
 @runtime_checkable
@@ -96,3 +101,72 @@ class EntropyCriterion:
     def leaves(self, logits: Float[np.ndarray, "exits rows classes"]) -> Bool[np.ndarray, " rows"]:
         """Return which rows the latest exit is certain about."""
         return np.asarray(uncertainty(logits[-1]) < self.speed)
+
+
+class Measure(ABC):
+    """How doubtful an exit's answers are: 0 is certain, 1 as doubtful as can be.
+
+    One of your own is a subclass with a `doubt`; it then works in every backend, in calibration
+    and in the report:
+
+        class SecondGuess(Measure):
+            def doubt(self, logits, exit_layer):
+                return np.exp(np.sort(log_softmax(logits[-1]))[:, -2])
+    """
+
+    looks_back: ClassVar[bool] = False
+    """Whether `doubt` reads earlier exits too; then these have to answer even if nobody may leave
+    there."""
+
+    @abstractmethod
+    def doubt(
+        self, logits: Float[np.ndarray, "exits rows classes"], exit_layer: int
+    ) -> Float[np.ndarray, " rows"]:
+        """Return the doubt about each row at the latest exit.
+
+        Args:
+            logits: What the exits have answered so far, the latest last; it alone where the
+                measure does not look back.
+            exit_layer: The layer before the latest exit, counted from 1.
+        """
+
+
+@dataclass(frozen=True)
+class ThresholdCriterion:
+    """A row leaves where its doubt lies below the threshold of the exit.
+
+    Args:
+        measure: How doubtful an answer is.
+        thresholds: One for each student, from 0 (nobody leaves there, so the student is not even
+            asked) to 1.
+
+    Raises:
+        ValueError: There is no threshold, or one lies outside 0 to 1.
+    """
+
+    measure: Measure
+    thresholds: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse thresholds that no doubt can reach."""
+        if not self.thresholds or not all(0 <= threshold <= 1 for threshold in self.thresholds):
+            raise ValueError(
+                "thresholds must be one for each student, between 0 (nobody leaves there) and 1, "
+                f"got {list(self.thresholds)}"
+            )
+
+    def watches(self, exit_layer: int) -> bool:
+        """Return whether a row may leave there or, if the measure looks back, anywhere later."""
+        last = len(self.thresholds) if self.measure.looks_back else exit_layer
+        return any(threshold > 0 for threshold in self.thresholds[exit_layer - 1 : last])
+
+    def leaves(self, logits: Float[np.ndarray, "exits rows classes"]) -> Bool[np.ndarray, " rows"]:
+        """Return the rows about which the latest exit has little enough doubt."""
+        exit_layer = self._watched[len(logits) - 1]
+        seen = logits if self.measure.looks_back else logits[-1:]
+        return np.asarray(self.measure.doubt(seen, exit_layer) < self.thresholds[exit_layer - 1])
+
+    @property
+    def _watched(self) -> list[int]:
+        exits = range(1, len(self.thresholds) + 1)
+        return [exit_layer for exit_layer in exits if self.watches(exit_layer)]

@@ -5,6 +5,7 @@ FastBertError
 ├── FolderError        a model folder is incomplete, damaged or not ours
 ├── BackboneError      an encoder family or checkpoint that cannot be stepped through
 ├── TrainingError      training cannot start or go on
+├── CalibrationError   a goal cannot be met, or the rows cannot tell
 └── MissingExtraError  an optional install is needed
 
 A wrong argument is a plain `ValueError`.
@@ -29,6 +30,10 @@ class BackboneError(FastBertError):
 
 class TrainingError(FastBertError):
     """Training cannot start or go on, such as a loss that is not a number."""
+
+
+class CalibrationError(FastBertError):
+    """A goal cannot be met, or the calibration rows cannot tell; the message says what can."""
 
 
 class MissingExtraError(FastBertError):
