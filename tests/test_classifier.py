@@ -14,9 +14,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from fastbert.classifier import FastBertClassifier, Prediction
-from fastbert.criteria import EntropyCriterion, uncertainty
-from fastbert.errors import FolderError
+from fastbert.criteria import EntropyCriterion, Measure, ThresholdCriterion, uncertainty
+from fastbert.errors import CalibrationError, FolderError
 from fastbert.folder import EarlyExitConfig, StudentLayout, open_folder, seal, staged_folder
+from fastbert.goals import Goal, GoalOptions, doubts_of
+from fastbert.measures import MEASURES, LearnedExit, Margin, Patience, TopEntropy
 from fastbert.nn.backend import TorchBackend, batch_tensors
 from fastbert.nn.model import FastBertModel
 from fastbert.text import TextEncoder
@@ -297,3 +299,270 @@ def test_tensors_that_do_not_fit_are_named_even_under_a_fresh_seal(
 def test_the_encoder_is_the_folders(classifier: FastBertClassifier) -> None:
     ours = TextEncoder.from_folder(classifier.folder.path, MAX_LENGTH).encode(["word1 lovely"])
     assert classifier.encode(["word1 lovely"])[0].ids.tolist() == ours[0].ids.tolist()
+
+
+# Calibration, and the speed for a goal.
+
+CALIBRATION_ROWS = examples(90, seed=21)
+CALIBRATION_TEXTS = [row.text for row in CALIBRATION_ROWS]
+TRUTH = [str(row.label) for row in CALIBRATION_ROWS]
+
+
+class SecondGuess(Measure):
+    """A measure that fastbert does not know: the probability of the second best class."""
+
+    def doubt(self, logits: np.ndarray, exit_layer: int) -> np.ndarray:
+        weights = np.exp(logits[-1] - logits[-1].max(axis=-1, keepdims=True))
+        return np.asarray(2 * np.sort(weights / weights.sum(axis=-1, keepdims=True))[:, -2])
+
+
+@pytest.fixture(scope="module", params=["entropy", "stability", "learned"])
+def calibrated(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> FastBertClassifier:
+    """Return a classifier calibrated on labelled texts: by a measure that looks at one exit, at
+    all of them, and one that is fitted."""
+    folder = save_model(tmp_path_factory.mktemp("calibrated") / "model", "bert")
+    classifier = FastBertClassifier.from_pretrained(folder)
+    found = classifier.calibrate(CALIBRATION_TEXTS, TRUTH, measure=request.param)
+    classifier.save_calibration(found, "dev.csv")
+    return FastBertClassifier.from_pretrained(folder)
+
+
+def test_a_calibration_is_what_every_exit_answers_and_how_long_the_texts_are(
+    classifier: FastBertClassifier,
+) -> None:
+    pairs = zip(CALIBRATION_TEXTS, CALIBRATION_TEXTS[::-1], strict=True)
+    texts: list[Any] = [*CALIBRATION_TEXTS[:50], *pairs]
+    labels = [*TRUTH[:50], *TRUTH]
+    found = classifier.calibrate(iter(texts), iter(labels), batch_size=32)
+
+    assert np.array_equal(found.recorded.recorded, classifier.record(texts).recorded)
+    assert found.lengths.tolist() == [len(row.ids) for row in classifier.encode(texts)]
+    assert max(found.lengths) == MAX_LENGTH  # some were cut
+    assert found.truth is not None
+    assert [LABELS[number] for number in found.truth] == labels
+    assert found.shape == classifier.folder.shape
+    assert (found.times, found.fitted) == (None, None)
+
+
+def test_texts_without_labels_are_calibrated_too(classifier: FastBertClassifier) -> None:
+    found = classifier.calibrate(CALIBRATION_TEXTS)
+    assert found.truth is None
+    assert found.points[-1].accuracy is None
+
+
+@pytest.mark.parametrize(
+    ("measure", "expected"),
+    [
+        ("margin", Margin()),
+        ("top-entropy", TopEntropy()),
+        (TopEntropy(2), TopEntropy(2)),
+        (Patience(), Patience()),
+    ],
+)
+def test_a_measure_is_named_or_made(
+    classifier: FastBertClassifier, measure: Any, expected: Measure
+) -> None:
+    assert classifier.calibrate(CALIBRATION_TEXTS[:20], measure=measure).measure == expected
+
+
+def test_the_learned_exit_is_fitted_on_rows_that_then_test_no_promise(
+    classifier: FastBertClassifier,
+) -> None:
+    found = classifier.calibrate(CALIBRATION_TEXTS, TRUTH, measure="learned")
+    assert isinstance(found.measure, LearnedExit)
+    assert len(found.measure.weights) == classifier.num_layers - 1
+    assert found.fitted is not None
+    assert 25 <= found.fitted.sum() <= 65  # about half of 90
+    again = classifier.calibrate(CALIBRATION_TEXTS, TRUTH, measure="learned")
+    assert again.measure == found.measure
+    assert again.fitted is not None
+    assert again.fitted.tolist() == found.fitted.tolist()
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "message"),
+    [
+        (CALIBRATION_TEXTS, {"measure": "mood"}, f"one of {', '.join(MEASURES)}, got 'mood'"),
+        (
+            ["one", "two"],
+            {"labels": ["positive", "good"]},
+            r"labels\[1\]: 'good' is not one of neg",
+        ),
+        (["one", "two"], {"labels": ["positive"]}, "got 2 texts and 1 labels"),
+        (["one", 2], {}, r"texts\[1\]: expected a text"),
+    ],
+)
+def test_what_cannot_be_calibrated_with_is_named(
+    classifier: FastBertClassifier,
+    texts: Any,
+    options: dict[str, Any],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=message):
+        classifier.calibrate(texts, **options)
+
+
+def test_a_mistyped_measure_is_refused_before_the_texts_run(
+    classifier: FastBertClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_arguments: Any) -> None:
+        raise AssertionError("the model ran")
+
+    monkeypatch.setattr(FastBertClassifier, "_record", run)
+    with pytest.raises(ValueError, match="measure must be one of"):
+        classifier.calibrate(CALIBRATION_TEXTS, measure="mood")
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "message"),
+    [
+        (CALIBRATION_TEXTS[:19], None, "at least 20 rows, got 19"),
+        ([], None, "at least 20 rows, got 0"),
+        (CALIBRATION_TEXTS[:20], ["neutral"] * 20, "2 of 3 classes have no row"),
+    ],
+)
+def test_rows_that_nothing_can_be_learned_from_are_refused(
+    classifier: FastBertClassifier, texts: list[str], labels: list[str] | None, message: str
+) -> None:
+    with pytest.raises(CalibrationError, match=message):
+        classifier.calibrate(texts, labels)
+
+
+GOALS: list[GoalOptions] = [
+    {"max_drop": 0.02},
+    {"max_drop": 0.05, "metric": "agreement"},
+    {"max_drop": 0.2, "confidence": 0.9},
+    {"saving": 0.6},
+    {"max_mean_layers": 2.5},
+]
+
+
+@pytest.mark.parametrize("goal", GOALS, ids=str)
+def test_predicting_with_a_goal_is_replaying_the_record(
+    calibrated: FastBertClassifier, goal: GoalOptions
+) -> None:
+    point = calibrated.speed_for(**goal)
+    replayed = calibrated.calibration.recorded.replay(point.criterion)
+    answers = calibrated.predict(CALIBRATION_TEXTS, **goal)
+
+    assert [answer.exit_layer for answer in answers] == replayed.exit_layer.tolist()
+    best = replayed.logits.argmax(axis=-1)
+    assert [answer.label for answer in answers] == [LABELS[number] for number in best]
+    assert np.mean(replayed.exit_layer) == pytest.approx(point.mean_exit_layer)
+    assert answers == calibrated.predict(CALIBRATION_TEXTS, point.criterion)
+    proba = calibrated.predict_proba(CALIBRATION_TEXTS, **goal)
+    assert proba.tolist() == [list(answer.probabilities.values()) for answer in answers]
+
+
+def test_the_goals_lead_to_different_exits(calibrated: FastBertClassifier) -> None:
+    # Otherwise the test above would compare little.
+    layers = {calibrated.speed_for(**goal).mean_exit_layer for goal in GOALS}
+    assert len(layers) >= 3
+    assert min(layers) < 2.6
+
+
+def test_one_text_may_have_a_goal_too(calibrated: FastBertClassifier) -> None:
+    together = calibrated.predict(CALIBRATION_TEXTS[:7], saving=0.6)
+    for text, prediction in zip(CALIBRATION_TEXTS, together, strict=False):
+        alone = calibrated.predict(text, saving=0.6)
+        assert isinstance(alone, Prediction)
+        assert_same(prediction, alone)
+    assert calibrated.predict([], saving=0.6) == []
+
+
+def test_thresholds_may_stand_in_place_of_a_speed(classifier: FastBertClassifier) -> None:
+    recorded = classifier.record(CALIBRATION_TEXTS)
+    _, second, third = np.median(doubts_of(Margin(), recorded), axis=1).tolist()
+    thresholds = ThresholdCriterion(Margin(), (0.0, second, third))
+    replayed = recorded.replay(thresholds)
+    answers = classifier.predict(CALIBRATION_TEXTS, thresholds)
+    assert [answer.exit_layer for answer in answers] == replayed.exit_layer.tolist()
+    assert len(set(replayed.exit_layer.tolist())) > 1
+    equal = ThresholdCriterion(MEASURES["entropy"](), (0.7, 0.7, 0.7))
+    assert classifier.predict(CALIBRATION_TEXTS, equal) == classifier.predict(
+        CALIBRATION_TEXTS, 0.7
+    )
+
+
+def test_a_speed_and_a_goal_exclude_each_other(calibrated: FastBertClassifier) -> None:
+    criterion = EntropyCriterion(0.4)
+    for speed in (0.0, 0.5, criterion):
+        with pytest.raises(ValueError, match="give a speed or a goal, not both"):
+            calibrated.predict("word1", speed, saving=0.5)
+        with pytest.raises(ValueError, match="give a speed or a goal, not both"):
+            calibrated.predict_proba(["word1"], speed, saving=0.5)
+
+
+def test_what_is_no_goal_is_refused(calibrated: FastBertClassifier) -> None:
+    with pytest.raises(ValueError, match="got max_drop and saving"):
+        calibrated.predict("word1", max_drop=0.1, saving=0.5)
+    with pytest.raises(TypeError, match="max_dorp"):
+        calibrated.predict("word1", max_dorp=0.1)  # type: ignore[call-overload]
+
+
+def test_a_goal_for_a_folder_without_a_calibration_says_how(
+    classifier: FastBertClassifier,
+) -> None:
+    for ask in (classifier.predict, classifier.predict_proba):
+        with pytest.raises(FolderError, match=r"not calibrated.*`fastbert calibrate .*DEV`"):
+            ask(["word1"], max_drop=0.01)
+    assert classifier.predict("word1", 0.5).label in LABELS
+
+
+def test_an_unlabelled_calibration_answers_goals_of_agreement(damaged: Path) -> None:
+    classifier = FastBertClassifier.from_pretrained(damaged)
+    classifier.save_calibration(classifier.calibrate(CALIBRATION_TEXTS), "texts.csv")
+    full = [answer.label for answer in classifier.predict(CALIBRATION_TEXTS, 0.0)]
+    fast = [answer.label for answer in classifier.predict(CALIBRATION_TEXTS, max_drop=0.1)]
+    assert np.mean([a == b for a, b in zip(full, fast, strict=True)]) >= 0.9
+    with pytest.raises(CalibrationError, match="accuracy needs labels"):
+        classifier.speed_for(max_drop=0.1, metric="accuracy")
+
+
+def test_a_new_calibration_counts_at_once(damaged: Path) -> None:
+    classifier = FastBertClassifier.from_pretrained(damaged)
+    first = classifier.calibrate(CALIBRATION_TEXTS, TRUTH)
+    classifier.save_calibration(first, "one.csv")
+    assert classifier.speed_for(saving=0.5) == first.solve(Goal(saving=0.5))
+    second = classifier.calibrate(CALIBRATION_TEXTS[:40], measure="margin")
+    classifier.save_calibration(second, "two.csv")
+    assert classifier.speed_for(saving=0.5) == second.solve(Goal(saving=0.5))
+    assert classifier.predict_proba(["word1"], 0.0).tolist() == (
+        FastBertClassifier.from_pretrained(damaged).predict_proba(["word1"], 0.0).tolist()
+    )
+
+
+def test_a_measure_of_your_own_is_passed_when_loading(damaged: Path) -> None:
+    classifier = FastBertClassifier.from_pretrained(damaged)
+    found = classifier.calibrate(CALIBRATION_TEXTS, TRUTH, measure=SecondGuess())
+    classifier.save_calibration(found, "dev.csv")
+    with pytest.raises(FolderError, match=r"'SecondGuess'.*measure="):
+        FastBertClassifier.from_pretrained(damaged).predict("word1", saving=0.5)
+    mine = FastBertClassifier.from_pretrained(damaged, measure=SecondGuess())
+    replayed = found.recorded.replay(mine.speed_for(saving=0.5).criterion)
+    answers = mine.predict(CALIBRATION_TEXTS, saving=0.5)
+    assert [answer.exit_layer for answer in answers] == replayed.exit_layer.tolist()
+
+
+def test_a_saved_copy_keeps_the_calibration(calibrated: FastBertClassifier, tmp_path: Path) -> None:
+    calibrated.save_pretrained(tmp_path / "copy")
+    copy = FastBertClassifier.from_pretrained(tmp_path / "copy")
+    for goal in GOALS:
+        assert copy.speed_for(**goal) == calibrated.speed_for(**goal)
+
+
+def test_threads_may_ask_for_goals_at_once(calibrated: FastBertClassifier) -> None:
+    # The first goal reads the calibration; here all threads come first.
+    expected = [calibrated.predict(CALIBRATION_TEXTS[:30], **goal) for goal in GOALS]
+    fresh = FastBertClassifier.from_pretrained(calibrated.folder.path)
+
+    def ask(number: int) -> bool:
+        texts, goal = CALIBRATION_TEXTS[:30], GOALS[number % len(GOALS)]
+        return fresh.predict(texts, **goal) == expected[number % len(GOALS)]
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(ask, range(2 * len(GOALS))))

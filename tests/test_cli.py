@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fastbert import demo, folder, recipes
+from fastbert import demo, evaluation, folder, recipes
 from fastbert.classifier import FastBertClassifier
 from fastbert.cli import commands, tables
 from fastbert.cli.run import run
@@ -26,13 +26,15 @@ from fastbert.data import Columns
 from fastbert.errors import DataError, FolderError, TrainingError
 from fastbert.evaluation import Evaluation
 from fastbert.folder import StudentLayout
+from fastbert.goals import Goal
+from fastbert.measures import DEFAULT_MEASURE, MEASURES, LearnedExit, Margin
 from fastbert.recipes import StudentSettings
 from fastbert.training.distill import DISTILLATION
 from fastbert.training.fine_tune import FINE_TUNING
 from fastbert.training.stage import StageSettings
 from tests.tiny_data import LABELS, examples, save_classifier, save_encoder, write_csv
 
-COMMANDS = ["train", "distill", "evaluate", "predict", "inspect", "demo"]
+COMMANDS = ["train", "distill", "evaluate", "predict", "calibrate", "inspect", "demo"]
 DOCS = Path(__file__).parents[1] / "docs" / "command-line.md"
 MAIN = [sys.executable, "-c", "from fastbert.cli import main; main()"]
 
@@ -444,7 +446,8 @@ def test_evaluation_prints_an_array_of_figures(
     shown = capsys.readouterr()
     fast, full = json.loads(shown.out)
     assert (fast["speed"], full["speed"]) == (0.4, 0)
-    assert full.keys() == fast.keys() == Evaluation.__dataclass_fields__.keys()
+    of_goals = {"goal", "confidence", "thresholds"}
+    assert full.keys() == fast.keys() == Evaluation.__dataclass_fields__.keys() - of_goals
     assert full["exit_layers"] == [0, 0, 0, 13]
     assert sum(fast["exit_layers"]) == fast["rows"] == 13
     assert shown.err == ""
@@ -692,3 +695,320 @@ def test_a_reader_that_has_enough_ends_the_prediction_quietly(
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 1
+
+
+# Calibration, and goals in place of a speed.
+
+CALIBRATION_ROWS = 60
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_csv(tmp_path_factory.mktemp("dev") / "dev.csv", examples(CALIBRATION_ROWS, seed=4))
+
+
+@pytest.fixture(scope="module")
+def calibrated(trained: Trained, dev: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Return a copy of the model, with what `calibrate --measure` said of it."""
+    copy = str(tmp_path_factory.mktemp("calibrated") / "a model")
+    FastBertClassifier.from_pretrained(trained.folder).save_pretrained(copy)
+    with redirect_stdout(io.StringIO()) as stdout, redirect_stderr(io.StringIO()) as stderr:
+        code = run(["calibrate", copy, str(dev), "--measure", "--batch-size", "16"])
+    assert code == 0, stderr.getvalue()
+    return Trained(copy, stdout.getvalue(), stderr.getvalue())
+
+
+@pytest.fixture
+def copied(trained: Trained, tmp_path: Path) -> str:
+    """Return a folder of the model that a test may change."""
+    FastBertClassifier.from_pretrained(trained.folder).save_pretrained(tmp_path / "copy")
+    return str(tmp_path / "copy")
+
+
+def test_calibrating_writes_the_record_and_shows_goals_and_the_next_command(
+    calibrated: Trained, dev: Path
+) -> None:
+    *table, last = calibrated.stdout.splitlines()
+    shown = " ".join(" ".join(table).split())
+    assert all(heading in shown for heading in ("accuracy", "layers", "FLOPs", "ms"))
+    for goal in ("--max-drop 0%", "--max-drop 0.5%", "--saving 0.5"):
+        assert f"{goal} " in shown
+    assert sum("/4 " in line and "%" in line for line in table) >= 4
+    assert "299" in shown  # the rows that a promise of 1 % takes; 60 cannot
+    assert f"on the {CALIBRATION_ROWS} rows of the calibration" in shown
+    assert last == f"Next: fastbert predict '{calibrated.folder}' TEXTS.csv --max-drop 0.5%"
+    assert calibrated.stderr == ""
+    assert "\x1b" not in calibrated.stdout
+
+    classifier = FastBertClassifier.from_pretrained(calibrated.folder)
+    found, rows = classifier.calibration, examples(CALIBRATION_ROWS, seed=4)
+    recorded = classifier.record([row.text for row in rows], batch_size=16)
+    assert (found.recorded.recorded == recorded.recorded).all()
+    assert found.truth is not None
+    assert [LABELS[number] for number in found.truth] == [row.label for row in rows]
+    assert found.measure == MEASURES[DEFAULT_MEASURE]()
+    assert found.times is not None
+    assert min(asdict(found.times).values()) > 0
+    assert classifier.config.calibration is not None
+    assert classifier.config.calibration["source"] == dev.name  # no place of this machine
+
+
+def test_calibrating_without_labels_speaks_of_agreement(
+    copied: str, tmp_path: Path, capsys: Capture
+) -> None:
+    texts = write_csv(tmp_path / "t.csv", examples(30), labelled=False)
+    assert run(["calibrate", copied, str(texts), "--unlabeled"]) == 0
+    shown = capsys.readouterr().out
+    assert "agreement" in shown
+    assert "accuracy" not in shown
+    found = FastBertClassifier.from_pretrained(copied).calibration
+    assert (found.truth, found.times, found.recorded.num_rows) == (None, None, 30)
+
+    assert run(["predict", copied, str(texts), "--max-drop", "0%"]) == 0
+    assert len(answers(capsys.readouterr().out)) == 30
+    assert run(["predict", copied, str(texts), "--max-drop", "0%", "--metric", "accuracy"]) == 1
+    assert "error: accuracy needs labels" in only_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("margin", Margin), ("learned", LearnedExit)])
+def test_the_criterion_may_be_another(
+    copied: str, dev: Path, name: str, kind: type, capsys: Capture
+) -> None:
+    assert run(["calibrate", copied, str(dev), "--criterion", name]) == 0
+    assert isinstance(FastBertClassifier.from_pretrained(copied).calibration.measure, kind)
+    capsys.readouterr()
+    assert run(["inspect", copied]) == 0
+    assert ["criterion", name] in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_an_unknown_criterion_is_one_line_and_code_2(
+    copied: str, dev: Path, capsys: Capture
+) -> None:
+    assert run(["calibrate", copied, str(dev), "--criterion", "mood"]) == 2
+    line = only_line(capsys.readouterr().err)
+    assert "one of entropy, " in line
+    assert "'mood'" in line
+    assert FastBertClassifier.from_pretrained(copied).config.calibration is None
+
+
+def test_help_names_every_criterion_of_classification(capsys: Capture) -> None:
+    assert run(["calibrate", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.replace("|", " ").replace("│", " ").split())
+    for name in MEASURES.keys() - {"binary-entropy", "change"}:  # those are for other tasks
+        assert name in shown
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "message"),
+    [
+        (b"text\nlovely\nawful\n", 2, "dev.csv:1: no column 'label'"),
+        (b"text,label\n" + b"lovely,positive\nplain,neutral\n" * 12, 1, "1 of 3 classes have no "),
+        (GOOD + b"plain,neutral\n", 1, "takes at least 20 rows, got 3"),
+        (GOOD + b"plain,mixed\n", 2, "dev.csv:4: label 'mixed' is not among the labels"),
+        (None, 2, "dev.csv: does not exist"),
+    ],
+    ids=["unlabelled", "class missing", "few rows", "other label", "no file"],
+)
+def test_rows_that_cannot_be_calibrated_with_are_one_line(
+    content: bytes | None, code: int, message: str, copied: str, tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "dev.csv"
+    if content is not None:
+        path.write_bytes(content)
+    assert run(["calibrate", copied, str(path)]) == code
+    assert message in only_line(capsys.readouterr().err)
+    assert FastBertClassifier.from_pretrained(copied).config.calibration is None
+
+
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(
+    dev: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    # A model of that name would be calibrated in the Hub's cache.
+    monkeypatch.chdir(tmp_path)
+    assert run(["calibrate", "modle", str(dev)]) == 2
+    line = only_line(capsys.readouterr().err)
+    assert "there is no such folder" in line
+    assert "Hub" not in line
+
+
+def test_evaluating_with_a_goal_names_it_and_its_thresholds(
+    calibrated: Trained, dev: Path, capsys: Capture
+) -> None:
+    command = ["evaluate", calibrated.folder, str(dev)]
+    assert run([*command, "--json", "--max-drop", "10%", "--confidence", "0.9"]) == 0
+    [row] = json.loads(capsys.readouterr().out)
+    assert row.keys() == Evaluation.__dataclass_fields__.keys()
+    assert row["speed"] is None
+    assert row["goal"] == {"max_drop": 0.1, "confidence": 0.9}
+    assert row["confidence"] == 0.9
+    point = FastBertClassifier.from_pretrained(calibrated.folder).speed_for(
+        max_drop=0.1, confidence=0.9
+    )
+    assert row["thresholds"] == list(point.thresholds)
+    assert row["accuracy"] == pytest.approx(point.accuracy)
+
+    assert run([*command, "--max-drop", "0.5%"]) == 0
+    shown = capsys.readouterr()
+    assert "goal: --max-drop 0.5%" in shown.out
+    assert shown.err == ""  # these are the calibration's own texts
+
+
+def test_predicting_with_a_goal_is_predicting_with_its_thresholds(
+    calibrated: Trained, texts: Path, capsys: Capture
+) -> None:
+    classifier = FastBertClassifier.from_pretrained(calibrated.folder)
+    expected = classifier.predict([row.text for row in examples(13, seed=3)], saving=0.5)
+    assert run(["predict", calibrated.folder, str(texts), "--saving", "0.5"]) == 0
+    found = answers(capsys.readouterr().out)
+    assert [(row["label"], row["exit_layer"]) for row in found] == [
+        (answer.label, answer.exit_layer) for answer in expected
+    ]
+
+
+def test_a_promise_that_takes_more_rows_says_how_many(
+    calibrated: Trained, texts: Path, output: Path, capsys: Capture
+) -> None:
+    command = ["predict", calibrated.folder, str(texts), "--output", str(output)]
+    assert run([*command, "--max-drop", "1%", "--confidence", "95%"]) == 1
+    line = only_line(capsys.readouterr().err)  # (1 - 0.01)^299 is the first below 1 - 0.95
+    assert line.startswith("error: max_drop 0.01 with confidence 0.95 takes at least 299 calib")
+    assert line.endswith("there are 60")
+    assert not output.exists()
+
+
+GOAL_OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("--max-drop 0.5%", {"max_drop": 0.005}),
+    ("--max-drop 0.005", {"max_drop": 0.005}),
+    ("--max-drop 0", {"max_drop": 0.0}),
+    ("--max-drop 3% --metric f1", {"max_drop": 0.03, "metric": "f1"}),
+    (
+        "--max-drop 3% --metric agreement --confidence 90%",
+        {"max_drop": 0.03, "metric": "agreement", "confidence": 0.9},
+    ),
+    ("--min-speedup 1.5", {"min_speedup": 1.5}),
+    ("--max-mean-layers 3", {"max_mean_layers": 3.0}),
+    ("--max-flops 2e9", {"max_flops": 2e9}),
+    ("--latency-ms 4.5", {"latency_ms": 4.5}),
+    ("--saving 0.5", {"saving": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("options", "goal"), GOAL_OPTIONS)
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_every_goal_option_reaches_the_library(
+    command: str,
+    options: str,
+    goal: dict[str, Any],
+    calibrated: Trained,
+    texts: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    asked: list[dict[str, Any]] = []
+    point = FastBertClassifier.from_pretrained(calibrated.folder).speed_for(saving=0.0)
+
+    def speed_for(self: FastBertClassifier, **options: Any) -> Any:
+        asked.append(options)
+        return replace(point, goal=Goal(**options))
+
+    monkeypatch.setattr(FastBertClassifier, "speed_for", speed_for)
+    assert run([command, calibrated.folder, str(texts), *options.split()]) == 0
+    assert asked == [pytest.approx(goal)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--max-drop 1% --saving 0.5", "got max_drop and saving"),
+        ("--min-speedup 2 --latency-ms 3", "got min_speedup and latency_ms"),
+        ("--max-drop 1% --speed 0.5", "--speed and a goal exclude each other"),
+        ("--saving 0.5 --speed 0", "--speed and a goal exclude each other"),
+        ("--confidence 95%", "got none"),
+        ("--metric f1", "got none"),
+        ("--saving 0.5 --confidence 95%", "confidence goes with max_drop"),
+        ("--max-drop 1% --metric f1 --confidence 95%", "F1 is no mean"),
+        ("--max-drop 150%", "max_drop must lie between 0 and 1, got 1.5"),
+        ("--max-drop=-1%", "max_drop must lie between 0 and 1, got -0.01"),
+        ("--max-drop nan", "max_drop must lie between 0 and 1"),
+        ("--max-drop little", "'little' is neither a share such as 0.005 nor 0.5%"),
+        ("--max-drop 1%%", "'1%%' is neither a share"),
+        ("--metric recall --max-drop 1%", "'recall' is not one of 'accuracy', 'f1', 'agreement'"),
+    ],
+)
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_what_is_no_goal_is_one_line_and_code_2_before_the_model_is_loaded(
+    command: str, options: str, message: str, capsys: Capture
+) -> None:
+    assert run([command, "nowhere", "nothing.csv", *options.split()]) == 2
+    assert message in only_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_goal_for_a_folder_that_is_not_calibrated_says_how(
+    command: str, trained: Trained, texts: Path, capsys: Capture
+) -> None:
+    assert run([command, trained.folder, str(texts), "--max-drop", "1%"]) == 2
+    line = only_line(capsys.readouterr().err)
+    assert f"do it with `fastbert calibrate {trained.folder} DEV`" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--latency-ms 5", "latency_ms needs the times of this machine: calibrate again with --me"),
+        ("--min-speedup 99", "min_speedup 99 cannot be reached: the best is "),
+    ],
+)
+def test_a_goal_that_cannot_be_met_is_a_failure(
+    options: str, message: str, copied: str, dev: Path, texts: Path, capsys: Capture
+) -> None:
+    assert run(["calibrate", copied, str(dev)]) == 0
+    capsys.readouterr()
+    assert run(["predict", copied, str(texts), *options.split()]) == 1
+    assert only_line(capsys.readouterr().err).startswith(f"error: {message}")
+
+
+def test_texts_that_behave_otherwise_than_the_calibrations_are_a_warning(
+    calibrated: Trained, tmp_path: Path, capsys: Capture
+) -> None:
+    one_text = write_csv(tmp_path / "same.csv", examples(1) * 60)  # all leave at one layer
+    assert run(["evaluate", calibrated.folder, str(one_text), "--saving", "0.5", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert len(json.loads(shown.out)) == 1  # the warning does not stand among the figures
+    line = shown.err.splitlines()[0]
+    assert line.startswith(f"warning: {one_text}: the texts leave at other layers than the cal")
+
+
+def test_no_drift_is_looked_for_without_a_calibration(
+    trained: Trained, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "drift_of", _raising(AssertionError("it was")))
+    assert run(["evaluate", trained.folder, str(texts), "--speed", "0.5"]) == 0
+
+
+def test_inspection_shows_the_calibration(calibrated: Trained, capsys: Capture) -> None:
+    assert run(["inspect", calibrated.folder]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert f"rows {CALIBRATION_ROWS} of dev.csv, labelled" in lines
+    assert "criterion entropy" in lines
+    assert any(line.startswith("layer, one text ") and line.endswith(" ms") for line in lines)
+    assert any(line.startswith("calibration.safetensors ") for line in lines)
+    assert not any("history" in line for line in lines)
+
+    assert run(["inspect", calibrated.folder, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["calibration"]["rows"] == CALIBRATION_ROWS
+    assert facts["calibration"]["labeled"] is True
+    assert facts["training"]["history"].keys() == {"teacher", "students"}
+
+
+def test_a_damaged_calibration_is_named_and_a_speed_does_without_it(
+    copied: str, dev: Path, texts: Path, capsys: Capture
+) -> None:
+    assert run(["calibrate", copied, str(dev)]) == 0
+    (Path(copied) / "calibration.safetensors").write_bytes(b"")
+    capsys.readouterr()
+    assert run(["predict", copied, str(texts), "--speed", "0.5"]) == 0
+    assert run(["predict", copied, str(texts), "--saving", "0.5"]) == 2
+    line = only_line(capsys.readouterr().err)
+    assert line.startswith(f"error: {copied}/calibration.safetensors: does not match its hash")

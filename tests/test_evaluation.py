@@ -1,12 +1,19 @@
 """The figures of an evaluation, each checked by another road."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from fastbert import evaluation as evaluation_module
 from fastbert.classifier import FastBertClassifier
-from fastbert.criteria import EntropyCriterion
+from fastbert.criteria import EntropyCriterion, ThresholdCriterion
 from fastbert.data import Example
-from fastbert.evaluation import Evaluation, evaluate
+from fastbert.drift import compare
+from fastbert.errors import FolderError
+from fastbert.evaluation import Evaluation, drift_of, evaluate, stage_times
+from fastbert.goals import StageTimes
 from tests.test_classifier import save_model
 from tests.tiny_data import LABELS, examples
 
@@ -102,3 +109,161 @@ def test_evaluating_counts_the_students_that_the_criterion_watches(
     slow, never_leaving = evaluate(classifier, examples(ROWS), [0.0, 1e-9])
     assert slow.mean_exit_layer == never_leaving.mean_exit_layer == classifier.num_layers
     assert never_leaving.speedup_flops < slow.speedup_flops == 1.0
+
+
+# Thresholds for a goal.
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> FastBertClassifier:
+    """Return a classifier that is calibrated on 80 labelled texts."""
+    folder = save_model(tmp_path_factory.mktemp("calibrated") / "model", "bert")
+    classifier = FastBertClassifier.from_pretrained(folder)
+    rows = examples(80, seed=13)
+    texts, labels = [row.content for row in rows], [str(row.label) for row in rows]
+    classifier.save_calibration(classifier.calibrate(texts, labels), "dev.csv")
+    return classifier
+
+
+def test_a_goals_figures_name_the_goal_and_its_thresholds(calibrated: FastBertClassifier) -> None:
+    rows = examples(ROWS, seed=14)
+    point = calibrated.speed_for(max_drop=0.1, confidence=0.8)
+    saving = calibrated.speed_for(saving=0.5)
+    promised, saved, full = evaluate(calibrated, rows, [point, saving, 0.0])
+
+    figures = promised.as_dict()
+    assert figures["speed"] is None
+    assert figures["goal"] == {"max_drop": 0.1, "confidence": 0.8}
+    assert figures["confidence"] == 0.8
+    assert figures["thresholds"] == list(point.thresholds)
+    assert saved.as_dict()["goal"] == {"saving": 0.5}
+    assert saved.as_dict()["confidence"] is None
+    assert full.as_dict().keys() == figures.keys() - {"goal", "confidence", "thresholds"}
+
+
+def test_a_goals_figures_are_those_of_its_thresholds(calibrated: FastBertClassifier) -> None:
+    rows = examples(ROWS, seed=15)
+    point = calibrated.speed_for(saving=0.6)
+    [found] = evaluate(calibrated, rows, [point], batch_size=4)
+
+    answers = calibrated.predict([row.content for row in rows], saving=0.6)
+    layers = [answer.exit_layer for answer in answers]
+    right = [answer.label == row.label for answer, row in zip(answers, rows, strict=True)]
+    assert found.accuracy == pytest.approx(np.mean(right))
+    assert found.exit_layers == [layers.count(layer) for layer in range(1, found.layers + 1)]
+    assert 1 < found.mean_exit_layer < found.layers  # else there is little to compare
+
+
+def test_on_the_calibration_rows_the_figures_are_those_of_the_point(
+    calibrated: FastBertClassifier,
+) -> None:
+    point = calibrated.speed_for(min_speedup=1.2)
+    [found] = evaluate(calibrated, examples(80, seed=13), [point])
+    assert point.accuracy == pytest.approx(found.accuracy)
+    assert point.macro_f1 == pytest.approx(found.macro_f1)
+    assert point.mean_exit_layer == pytest.approx(found.mean_exit_layer)
+    assert point.speedup_flops == pytest.approx(found.speedup_flops)
+    assert list(point.exit_layers) == found.exit_layers
+
+
+def test_students_that_no_row_may_leave_at_are_not_paid_for(calibrated: FastBertClassifier) -> None:
+    measure = calibrated.calibration.measure
+    points = [
+        replace(calibrated.speed_for(saving=0.0), criterion=ThresholdCriterion(measure, thresholds))
+        for thresholds in ((0.0, 0.0, 0.0), (0.0, 1e-9, 0.0), (1e-9, 1e-9, 1e-9))
+    ]
+    none, one, all_ = evaluate(calibrated, examples(ROWS), points)
+    assert {row.mean_exit_layer for row in (none, one, all_)} == {4.0}
+    assert none.speedup_flops == 1.0 > one.speedup_flops > all_.speedup_flops
+    cost_of_one, cost_of_all = 1 / one.speedup_flops - 1, 1 / all_.speedup_flops - 1
+    assert cost_of_all == pytest.approx(3 * cost_of_one)
+
+
+# Times.
+
+
+def test_times_of_the_parts_are_positive_and_make_up_the_latency(
+    calibrated: FastBertClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation_module, "TIMED_TEXTS", 3)
+    times = stage_times(calibrated, examples(20))
+    assert all(0 < part < 10_000 for part in vars(times).values())
+
+    timed = replace(calibrated.calibration, times=times)
+    point = timed.solve(calibrated.speed_for(saving=0.5).goal)  # type: ignore[arg-type]  # it has one
+    exit_layer = timed.recorded.replay(point.criterion).exit_layer
+    asked = sum(exit_layer >= layer for layer in (1, 2, 3) if point.thresholds[layer - 1] > 0)
+    by_hand = (
+        times.start
+        + times.layer * exit_layer.mean()
+        + times.student * np.mean(asked)
+        + times.teacher * (exit_layer == 4).mean()
+    )
+    assert point.latency_ms == pytest.approx(by_hand)
+
+
+def test_each_part_has_its_own_time_and_of_some_runs_the_median_counts(
+    calibrated: FastBertClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A clock that says how long each part takes: start 5 ms, layers 10, students 2, the teacher 1.
+    ticks = [5, *[10, 2] * 3, 10, 1]
+    slow = [tick * 100 for tick in ticks]  # something else ran meanwhile
+    parts = iter([*ticks, *slow, *ticks] * 2)
+    now = [0.0]
+
+    def clock() -> float:
+        clock.calls += 1  # type: ignore[attr-defined]
+        if clock.calls % 2 == 0:  # type: ignore[attr-defined]
+            now[0] += next(parts) / 1_000
+        return now[0]
+
+    clock.calls = 0  # type: ignore[attr-defined]
+    monkeypatch.setattr(evaluation_module, "TIMED_TEXTS", 2)
+    monkeypatch.setattr("fastbert.evaluation.time.perf_counter", clock)
+    times = stage_times(calibrated, examples(9))
+    monkeypatch.undo()
+    assert vars(times) == pytest.approx(vars(StageTimes(5.0, 10.0, 2.0, 1.0)))
+
+
+# Drift.
+
+
+def test_the_calibrations_own_texts_are_no_drift(calibrated: FastBertClassifier) -> None:
+    criterion = calibrated.speed_for(saving=0.5).criterion
+    drift = drift_of(calibrated, examples(80, seed=13), criterion)
+    assert drift.mean_exit_layer[0] == pytest.approx(drift.mean_exit_layer[1])
+    assert drift.warnings() == []
+
+
+def test_texts_that_behave_otherwise_are_noticed(calibrated: FastBertClassifier) -> None:
+    criterion = calibrated.speed_for(saving=0.5).criterion
+    one_text = [*examples(1)] * 60  # all leave at one layer
+    drift = drift_of(calibrated, one_text, criterion, batch_size=7)
+    now = calibrated.record([row.content for row in one_text])
+    assert drift == compare(calibrated.calibration.recorded, now, criterion)
+    [layer] = {calibrated.predict(one_text[0].content, criterion).exit_layer}
+    assert drift.mean_exit_layer[1] == layer
+    assert "leave at other layers" in drift.warnings()[0]
+
+
+def test_of_many_texts_a_sample_from_all_over_them_is_compared(
+    calibrated: FastBertClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    record = FastBertClassifier.record
+
+    def noting(self: FastBertClassifier, texts: list[str], batch_size: int = 32) -> object:
+        seen.append(texts)
+        return record(self, texts, batch_size)
+
+    monkeypatch.setattr(FastBertClassifier, "record", noting)
+    monkeypatch.setattr(evaluation_module, "DRIFT_TEXTS", 5)
+    rows = examples(41)
+    drift_of(calibrated, rows, EntropyCriterion(0.5))
+    assert seen == [[rows[number].text for number in (0, 10, 20, 30, 40)]]
+
+
+def test_drift_needs_a_calibration(tmp_path: Path) -> None:
+    plain = FastBertClassifier.from_pretrained(save_model(tmp_path / "model", "bert"))
+    with pytest.raises(FolderError, match="is not calibrated"):
+        drift_of(plain, examples(20), EntropyCriterion(0.5))

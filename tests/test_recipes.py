@@ -1,5 +1,6 @@
 """From files to model folders: what comes out, what is refused, and what a kill costs."""
 
+import json
 import logging
 import signal
 import subprocess
@@ -91,6 +92,46 @@ def test_the_folder_records_how_it_was_made_and_what_it_measured(files: dict[str
     )
     assert {row["rows"] for row in config.evaluation} == {30}
     assert (files["output"] / "README.md").exists()
+
+
+def test_the_folder_keeps_the_history_of_both_stages(files: dict[str, Path]) -> None:
+    run(files, fine_tuning=replace(FINE_TUNING, epochs=3))
+    history = history_of(files["output"])
+    assert history.keys() == {"teacher", "students"}
+    assert [epoch["epoch"] for epoch in history["teacher"]] == [1, 2, 3]
+    assert [epoch["epoch"] for epoch in history["students"]] == [1, 2]
+    for epoch in history["teacher"]:
+        assert epoch.keys() == {"epoch", "dev_loss", "accuracy"}
+        assert 0 <= epoch["accuracy"] <= 1
+    for epoch in history["students"]:
+        judged = {"accuracy", "agreement", "mean_exit_layer"}
+        assert epoch.keys() == {"epoch", "dev_loss"} | judged
+        assert 1 <= epoch["mean_exit_layer"] <= 4
+    figures = [epoch[name] for stage in history.values() for epoch in stage for name in epoch]
+    assert all(type(figure) in (float, int) and figure >= 0 for figure in figures)
+
+
+def history_of(folder: Path) -> dict[str, list[dict[str, float]]]:
+    training = json.loads((folder / "early_exit.json").read_text("utf-8"))["training"]
+    history: dict[str, list[dict[str, float]]] = training["history"]
+    return history
+
+
+@pytest.mark.parametrize(("call", "number"), [("on_step_end", 5), ("on_step_end", 28)])
+def test_a_resumed_run_has_the_history_of_an_uninterrupted_one(
+    files: dict[str, Path], call: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(files)
+    uninterrupted = history_of(files["output"])
+    files["output"] = files["output"].with_name("resumed")
+    with monkeypatch.context() as patch:
+        kill_at(patch, call, number)
+        with pytest.raises(Kill):
+            run(files)
+    run(files, resume=True)
+    # After a resume the Trainer's next training loss is the mean over the steps since then, so the
+    # history cannot have it.
+    assert history_of(files["output"]) == uninterrupted
 
 
 def test_the_table_is_measured_on_test_where_there_is_one(files: dict[str, Path]) -> None:

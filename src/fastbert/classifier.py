@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeGuard, overload
+from typing import Any, TypeGuard, Unpack, overload
 
 import numpy as np
 from huggingface_hub import HfApi, snapshot_download
@@ -12,13 +13,20 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from jaxtyping import Float, Int
 
 from fastbert.calibration import RecordedExits
-from fastbert.criteria import EntropyCriterion, ExitCriterion, log_softmax, uncertainty
+from fastbert.calibration_record import load_calibration, save_calibration
+from fastbert.criteria import EntropyCriterion, ExitCriterion, Measure, log_softmax, uncertainty
 from fastbert.engine import ExitBackend, ExitResult, classify, record
 from fastbert.errors import FolderError, MissingExtraError
 from fastbert.folder import EarlyExitConfig, ModelFolder, copy_folder, open_folder
+from fastbert.goals import Calibration, Goal, GoalOptions, OperatingPoint, check_rows
+from fastbert.measures import DEFAULT_MEASURE, MEASURES
 from fastbert.text import TextEncoder, TokenBatch, Tokens, batches_of_similar_length
 
 Text = str | tuple[str, str]
+Speed = float | ExitCriterion | OperatingPoint
+
+DEFAULT_SPEED = 0.5
+FITTING_SHARE = 0.5  # of the calibration rows, for a measure that has to be fitted
 
 
 @dataclass(frozen=True)
@@ -46,16 +54,22 @@ class Prediction:
 class FastBertClassifier:
     """A text classifier that stops reading layers as soon as it is sure.
 
-    `predict` may be called from several threads at once: nothing is kept between calls.
+    `predict` may be called from several threads at once: no call leaves anything behind but the
+    calibration, which is read when a goal is first asked for.
     """
 
     def __init__(
-        self, backend: ExitBackend[Any, TokenBatch], encoder: TextEncoder, folder: ModelFolder
+        self,
+        backend: ExitBackend[Any, TokenBatch],
+        encoder: TextEncoder,
+        folder: ModelFolder,
+        measure: Measure | None = None,
     ) -> None:
         """Put the parts together; `from_pretrained` does it from a folder."""
         self.backend = backend
         self.encoder = encoder
         self.folder = folder
+        self.measure = measure
 
     @property
     def config(self) -> EarlyExitConfig:
@@ -85,6 +99,7 @@ class FastBertClassifier:
         revision: str | None = None,
         token: str | None = None,
         device: str | None = None,
+        measure: Measure | None = None,
     ) -> "FastBertClassifier":
         """Load a classifier from a model folder or from the Hugging Face Hub.
 
@@ -93,6 +108,7 @@ class FastBertClassifier:
             revision: Branch, tag or commit on the Hub.
             token: For a private Hub repository.
             device: Where to compute, such as `cpu` or `cuda:0`; a GPU if there is one by default.
+            measure: Your own measure of doubt, if the folder was calibrated with one.
 
         Raises:
             FolderError: The folder is missing, damaged, or not a FastBERT folder.
@@ -100,7 +116,7 @@ class FastBertClassifier:
         """
         folder = open_folder(_local_folder(folder_or_hub_id, revision, token))
         encoder = TextEncoder.from_folder(folder.path, folder.config.max_length)
-        return cls(_torch_backend(folder, device), encoder, folder)
+        return cls(_torch_backend(folder, device), encoder, folder, measure)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model folder, whole or not at all.
@@ -128,18 +144,111 @@ class FastBertClassifier:
                 repo_id=repo, folder_path=copy, commit_message=commit_message
             ).commit_url
 
+    # The speed for a goal.
+
+    def calibrate(
+        self,
+        texts: Iterable[Text],
+        labels: Iterable[str] | None = None,
+        *,
+        measure: Measure | str = DEFAULT_MEASURE,
+        batch_size: int = 32,
+    ) -> Calibration:
+        """Record what every exit answers about held-out texts, for goals to be solved from.
+
+        Args:
+            texts: Texts like those to come, not those of the training.
+            labels: The right answers; without them the full model's take their place.
+            measure: The exit criterion: a measure of doubt, or the name of one in
+                `fastbert.measures.MEASURES`.
+            batch_size: Texts computed together.
+
+        Raises:
+            CalibrationError: There are too few texts, or a class has none.
+            ValueError: A label is not one of the classifier's, or the measure is unknown.
+        """
+        if isinstance(measure, str) and measure not in MEASURES:
+            raise ValueError(f"measure must be one of {', '.join(MEASURES)}, got {measure!r}")
+        tokens = self.encode(texts)
+        truth = None if labels is None else self._numbers(list(labels))
+        if truth is not None and len(truth) != len(tokens):
+            raise ValueError(f"got {len(tokens)} texts and {len(truth)} labels")
+        check_rows(len(tokens), truth, self.labels)  # before the model runs for minutes
+        recorded = self._record(tokens, batch_size)
+        lengths = np.array([len(row.ids) for row in tokens])
+        fitted = None
+        if measure == "learned":
+            from fastbert.learned import fit_learned_exit
+
+            fitted = np.random.default_rng(0).random(len(tokens)) < FITTING_SHARE
+            measure = fit_learned_exit(RecordedExits(recorded.recorded[:, fitted]))
+        elif isinstance(measure, str):
+            measure = MEASURES[measure]()
+        return Calibration(
+            recorded, truth, lengths, self.folder.shape, measure=measure, fitted=fitted
+        )
+
+    def save_calibration(self, calibration: Calibration, source: str) -> None:
+        """Write a calibration into the model folder; from now on goals are solved from it.
+
+        Args:
+            calibration: What `calibrate` returned.
+            source: What to call the texts: a name that may be published.
+
+        Raises:
+            FolderError: The folder cannot be written.
+        """
+        self.folder = save_calibration(self.folder, calibration, source)
+        self.__dict__.pop("calibration", None)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """The folder's calibration.
+
+        Raises:
+            FolderError: There is none, it is damaged, or other weights or labels made it.
+        """
+        return load_calibration(self.folder, self.measure)
+
+    def speed_for(self, **goal: Unpack[GoalOptions]) -> OperatingPoint:
+        """Return the thresholds for a goal, such as `max_drop=0.005`, and what they gave.
+
+        Args:
+            goal: See `fastbert.goals.Goal`.
+
+        Raises:
+            CalibrationError: The goal cannot be met, or the calibration cannot tell.
+            FolderError: The folder is not calibrated.
+            ValueError: That is no goal.
+        """
+        return self.calibration.solve(Goal(**goal))
+
+    # Answers.
+
     @overload
     def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str as well
-        self, texts: Text, speed: float = ..., batch_size: int = ...
+        self,
+        texts: Text,
+        speed: Speed | None = ...,
+        batch_size: int = ...,
+        **goal: Unpack[GoalOptions],
     ) -> Prediction: ...
 
     @overload
     def predict(
-        self, texts: Iterable[Text], speed: float = ..., batch_size: int = ...
+        self,
+        texts: Iterable[Text],
+        speed: Speed | None = ...,
+        batch_size: int = ...,
+        **goal: Unpack[GoalOptions],
     ) -> list[Prediction]: ...
 
     def predict(
-        self, texts: Text | Iterable[Text], speed: float = 0.5, batch_size: int = 32
+        self,
+        texts: Text | Iterable[Text],
+        speed: Speed | None = None,
+        batch_size: int = 32,
+        **goal: Unpack[GoalOptions],
     ) -> Prediction | list[Prediction]:
         """Classify one text, or many in their order.
 
@@ -147,18 +256,23 @@ class FastBertClassifier:
             texts: A text, a pair `(text, text_pair)`, or any number of either. Longer texts than
                 the model reads are cut, of a pair the longer one first.
             speed: A text leaves at the first layer whose uncertainty is below it: 0 runs every
-                layer, 1 leaves as early as possible. `recommended_speed` was chosen for quality.
+                layer, 1 leaves as early as possible, 0.5 is the default. `recommended_speed` was
+                chosen for quality. Or what `speed_for` returned, or an exit criterion of any kind.
             batch_size: Texts computed together. No answer depends on it.
+            goal: What to reach instead, such as `max_drop=0.005`; see `speed_for`.
 
         Returns:
             One `Prediction` for one text, a list of them otherwise.
 
         Raises:
-            ValueError: `speed` is not between 0 and 1, or something is not a text.
+            CalibrationError: The goal cannot be met, or the calibration cannot tell.
+            FolderError: There is a goal, and the folder is not calibrated.
+            ValueError: `speed` is not between 0 and 1, there is a goal as well, or something is
+                not a text.
         """
         if _is_one(texts):
-            return self.predict([texts], speed, batch_size)[0]
-        result = self.classify(texts, EntropyCriterion(speed), batch_size)
+            return self.predict([texts], speed, batch_size, **goal)[0]
+        result = self.classify(texts, self._criterion(speed, goal), batch_size)
         probabilities = np.exp(log_softmax(result.logits))
         return [
             Prediction(self.labels[best], dict(zip(self.labels, row, strict=True)), doubt, layer)
@@ -172,11 +286,26 @@ class FastBertClassifier:
         ]
 
     def predict_proba(
-        self, texts: Iterable[Text], speed: float = 0.5, batch_size: int = 32
+        self,
+        texts: Iterable[Text],
+        speed: Speed | None = None,
+        batch_size: int = 32,
+        **goal: Unpack[GoalOptions],
     ) -> Float[np.ndarray, "rows classes"]:
         """Return the probability of each class for each text; arguments as for `predict`."""
-        result = self.classify(texts, EntropyCriterion(speed), batch_size)
+        result = self.classify(texts, self._criterion(speed, goal), batch_size)
         return np.asarray(np.exp(log_softmax(result.logits)))
+
+    def _criterion(self, speed: Speed | None, goal: GoalOptions) -> ExitCriterion:
+        if goal:
+            if speed is not None:
+                raise ValueError(f"give a speed or a goal, not both: {speed} and {goal}")
+            return self.speed_for(**goal).criterion
+        if isinstance(speed, OperatingPoint):
+            return speed.criterion
+        if isinstance(speed, ExitCriterion):
+            return speed
+        return EntropyCriterion(DEFAULT_SPEED if speed is None else float(speed))
 
     def classify(
         self, texts: Iterable[Text], criterion: ExitCriterion, batch_size: int = 32
@@ -192,11 +321,21 @@ class FastBertClassifier:
 
     def record(self, texts: Iterable[Text], batch_size: int = 32) -> RecordedExits:
         """Return what every exit answers about every text, at the cost of every layer."""
-        tokens = self.encode(texts)
+        return self._record(self.encode(texts), batch_size)
+
+    def _record(self, tokens: Sequence[Tokens], batch_size: int) -> RecordedExits:
         recorded = np.empty((self.num_layers, len(tokens), len(self.labels)), np.float32)
         for rows, batch in self.batches(tokens, batch_size):
             recorded[:, rows] = record(self.backend, batch)
         return RecordedExits(recorded)
+
+    def _numbers(self, labels: Sequence[str]) -> Int[np.ndarray, " rows"]:
+        """Return the place of each label among the classes."""
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        for row, label in enumerate(labels):
+            if label not in numbers:
+                raise ValueError(f"labels[{row}]: {label!r} is not one of {', '.join(self.labels)}")
+        return np.array([numbers[label] for label in labels])
 
     def encode(self, texts: Iterable[Text]) -> list[Tokens]:
         """Return the tokens of each text.

@@ -25,7 +25,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load
 
-from fastbert.cost import config_value
+from fastbert.cost import ModelShape, config_value
 from fastbert.errors import FolderError
 
 MODEL_CONFIG_FILE = "config.json"
@@ -289,6 +289,19 @@ class ModelFolder:
     path: Path
     config: EarlyExitConfig
     model_config: dict[str, Any]
+
+    @property
+    def shape(self) -> ModelShape:
+        """The widths that decide what the model costs."""
+        students = self.config.students
+        return ModelShape.from_config(
+            self.model_config,
+            len(self.config.labels),
+            layout=self.config.layout,
+            pooling=students.pooling,
+            student_width=students.width,
+            student_heads=students.num_heads,
+        )
 
     def read_students(self) -> dict[str, np.ndarray]:
         """Read students.safetensors; the bytes that are used are the bytes that are hashed.
@@ -571,10 +584,19 @@ def copy_folder(source: ModelFolder, target: str | Path) -> None:
             it was when it was opened.
     """
     with staged_folder(target) as stage:
-        hidden = shutil.ignore_patterns(".*")  # what git and the Hub keep beside the files
-        shutil.copytree(source.path, stage, ignore=hidden, dirs_exist_ok=True)
-        if open_folder(stage).config != source.config:
-            raise FolderError(f"{source.path}: was replaced since it was opened; open it again")
+        fill_stage(source, stage)
+
+
+def fill_stage(source: ModelFolder, stage: Path) -> None:
+    """Copy a verified folder into a staged one; hidden files stay behind.
+
+    Raises:
+        FolderError: `source` is no longer what it was when it was opened.
+    """
+    hidden = shutil.ignore_patterns(".*")  # what git and the Hub keep beside the files
+    shutil.copytree(source.path, stage, ignore=hidden, dirs_exist_ok=True)
+    if open_folder(stage).config != source.config:
+        raise FolderError(f"{source.path}: was replaced since it was opened; open it again")
 
 
 def _installed_versions() -> dict[str, str]:

@@ -22,7 +22,7 @@ from fastbert.cost import ModelShape
 from fastbert.criteria import Measure, ThresholdCriterion, log_softmax
 from fastbert.errors import CalibrationError
 from fastbert.guarantee import PValue, betting, binomial, rows_needed, safe_steps
-from fastbert.measures import Entropy
+from fastbert.measures import DEFAULT_MEASURE, MEASURES
 from fastbert.thresholds import RowCosts, exit_layers_at, threshold_path
 
 logger = logging.getLogger(__name__)
@@ -194,7 +194,7 @@ class AnsweredRows:
         truth: The class of each row; None where nobody labelled them.
         lengths: Tokens of each row, special tokens included.
         shape: The widths of the model, which decide what a layer and a student cost.
-        measure: How doubtful an answer is.
+        measure: How doubtful an answer is; `DEFAULT_MEASURE` if none is given.
         times: How long the parts of the model take, where it was measured.
     """
 
@@ -202,7 +202,7 @@ class AnsweredRows:
     truth: Int[np.ndarray, " rows"] | None
     lengths: Int[np.ndarray, " rows"]
     shape: ModelShape
-    measure: Measure = field(default_factory=Entropy)
+    measure: Measure = field(default_factory=MEASURES[DEFAULT_MEASURE])
     times: StageTimes | None = None
 
     @cached_property

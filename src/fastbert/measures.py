@@ -274,14 +274,15 @@ def exit_features(
     """
     latest = logits[-1:]
     lacking = np.clip(MaxProbability().doubt(latest, 1), 1e-6, 1 - 1e-6)
-    before = logits[-2] if len(logits) > 1 else logits[-1]
+    rows = logits.shape[1]
+    change = jensen_shannon(logits[-1], logits[-2]) if len(logits) > 1 else np.zeros(rows)
     columns = [
         uncertainty(logits[-1]),
         Margin().doubt(latest, 1),
         np.log(lacking) - np.log1p(-lacking),
         Energy().doubt(latest, 1),
         _streak(logits) / len(logits),
-        jensen_shannon(logits[-1], before),
+        change,
     ]
     return np.stack(columns, axis=-1).astype(logits.dtype)
 
@@ -350,7 +351,7 @@ MEASURES: dict[str, type[Measure]] = {
     "change": Change,
 }
 
-DEFAULT_MEASURE = "entropy"
+DEFAULT_MEASURE = "max-probability"  # the winner of benchmarks/criteria.md that needs no fitting
 
 
 def measure_to_json(measure: Measure) -> dict[str, Any]:

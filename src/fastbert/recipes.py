@@ -138,7 +138,7 @@ def train(
     )
     encoder = run.encoder(model, fastbert, max_length)
     if not run.has_teacher(fastbert):
-        fine_tune(
+        history = fine_tune(
             teacher,
             encoder,
             examples,
@@ -149,7 +149,7 @@ def train(
             label_smoothing=label_smoothing,
             resume=resume,
         )
-        run.keep_teacher(fastbert)
+        run.keep_teacher(fastbert, history)
 
     def texts() -> Iterator[Example]:
         further = read_examples(unlabeled, columns, needs_label=False) if unlabeled else ()
@@ -286,12 +286,17 @@ class Run:
             load_model(model.teacher, weights)
         return weights.exists()
 
-    def keep_teacher(self, model: FastBertModel) -> None:
+    def keep_teacher(self, model: FastBertModel, history: list[dict[str, float]]) -> None:
         """Write down that stage 1 is finished, and free the space of its checkpoints."""
+        self._teacher_history.write_text(json.dumps(history), encoding="utf-8")
         staged = self.folder / "teacher.part"
         save_model(model.teacher, str(staged))
         staged.rename(self.folder / "teacher.safetensors")
         shutil.rmtree(self.folder / "teacher")
+
+    @property
+    def _teacher_history(self) -> Path:
+        return self.folder / "teacher.history.json"
 
     def finish(
         self,
@@ -304,7 +309,10 @@ class Run:
         test: Sequence[Example] | None,
     ) -> FastBertClassifier:
         """Distil the students, choose a speed, measure, and write the model folder."""
-        distill_students(
+        history = {}
+        if self._teacher_history.exists():
+            history["teacher"] = json.loads(self._teacher_history.read_text(encoding="utf-8"))
+        history["students"] = distill_students(
             model,
             encoder,
             texts,
@@ -322,7 +330,7 @@ class Run:
             num_layers=model.num_exits,
             max_length=encoder.max_length,
             students=students.layout,
-            training=_without_places(self.settings),
+            training=_without_places(self.settings) | {"history": history},
         )
         with staged_folder(self.output) as stage:
             model.save(stage)

@@ -1,5 +1,7 @@
 """Stage 2: the divergence of the paper, and what may and may not change."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +10,19 @@ import pytest
 import torch
 from scipy.special import rel_entr, softmax
 
+from fastbert.calibration import RecordedExits
+from fastbert.criteria import EntropyCriterion
 from fastbert.data import Example
+from fastbert.engine import record
 from fastbert.folder import StudentLayout
-from fastbert.nn.backend import batch_tensors
+from fastbert.nn.backend import TorchBackend, batch_tensors
 from fastbert.nn.model import FastBertModel
 from fastbert.text import TextEncoder
 from fastbert.training.distill import Direction, distill, divergence
 from fastbert.training.hidden_cache import HiddenCache
 from fastbert.training.stage import StageSettings
 from tests.tiny import tiny_classifier
-from tests.tiny_data import examples, tiny_tokenizer
+from tests.tiny_data import LABELS, examples, tiny_tokenizer
 
 STUDENTS, ROWS, CLASSES = 4, 6, 3
 LAYOUT = StudentLayout("first", 8, 2)
@@ -32,7 +37,9 @@ def encoder(tmp_path: Path) -> TextEncoder:
 
 def fresh_model() -> FastBertModel:
     torch.manual_seed(0)
-    return FastBertModel(tiny_classifier("bert"), LAYOUT)
+    names = dict(enumerate(LABELS))
+    labels = {label: index for index, label in names.items()}
+    return FastBertModel(tiny_classifier("bert", id2label=names, label2id=labels), LAYOUT)
 
 
 def run(model: FastBertModel, encoder: TextEncoder, folder: Path, *, cache: bool = False) -> None:
@@ -157,3 +164,54 @@ def test_fewer_texts_than_a_batch_still_train(encoder: TextEncoder, tmp_path: Pa
     before = model.students.state_dict()["0.reduce.weight"].clone()
     distill(model, encoder, lambda: texts, 1, [], tmp_path, SETTINGS)
     assert not torch.equal(model.students.state_dict()["0.reduce.weight"], before)
+
+
+def test_the_history_follows_the_students_at_the_papers_speed(
+    encoder: TextEncoder, tmp_path: Path
+) -> None:
+    model, texts, dev = fresh_model(), examples(40), examples(10, seed=1)
+    before = record_of(model, encoder, dev)
+    settings = replace(SETTINGS, epochs=1)
+    [epoch] = distill(model, encoder, lambda: texts, 40, dev, tmp_path, settings)
+
+    recorded = record_of(model, encoder, dev)
+    assert not np.array_equal(recorded.recorded, before.recorded)
+    answered = recorded.replay(EntropyCriterion(0.5))
+    agrees = answered.logits.argmax(-1) == recorded.recorded[-1].argmax(-1)
+    p, q = softmax(recorded.recorded[:-1], axis=-1), softmax(recorded.recorded[-1:], axis=-1)
+    judged = {"accuracy", "agreement", "mean_exit_layer"}
+    assert epoch.keys() == {"epoch", "dev_loss"} | judged
+    right = [LABELS[k] == row.label for k, row in zip(answered.logits.argmax(-1), dev, strict=True)]
+    assert epoch["accuracy"] == pytest.approx(np.mean(right))
+    assert epoch["epoch"] == 1.0
+    assert epoch["agreement"] == pytest.approx(agrees.mean())
+    assert epoch["mean_exit_layer"] == pytest.approx(answered.exit_layer.mean())
+    assert epoch["dev_loss"] == pytest.approx(rel_entr(p, q).sum(-1).mean(-1).sum(), rel=1e-4)
+
+
+def record_of(model: FastBertModel, encoder: TextEncoder, rows: Sequence[Example]) -> RecordedExits:
+    batch = encoder.collate(encoder.encode([row.text for row in rows]))
+    return RecordedExits(record(TorchBackend(model.eval()), batch))
+
+
+@pytest.mark.parametrize("label", [None, "a label that the checkpoint does not have"])
+def test_students_learn_without_labels_of_the_model(
+    encoder: TextEncoder, tmp_path: Path, label: str | None
+) -> None:
+    # Labels only add the accuracy to the history.
+    dev = [replace(row, label=label) for row in examples(10, seed=1)]
+    texts, settings = examples(16), replace(SETTINGS, epochs=1)
+    [epoch] = distill(fresh_model(), encoder, lambda: texts, 16, dev, tmp_path, settings)
+    assert "accuracy" not in epoch
+    assert "agreement" in epoch
+
+
+def test_there_is_one_entry_an_epoch_and_none_without_dev(
+    encoder: TextEncoder, tmp_path: Path
+) -> None:
+    texts, dev = examples(24), examples(10, seed=1)
+    settings = replace(SETTINGS, epochs=3)
+    history = distill(fresh_model(), encoder, lambda: texts, 24, dev, tmp_path / "a", settings)
+    assert [epoch["epoch"] for epoch in history] == [1.0, 2.0, 3.0]
+    assert history[-1]["dev_loss"] < history[0]["dev_loss"]
+    assert distill(fresh_model(), encoder, lambda: texts, 24, [], tmp_path / "b", settings) == []

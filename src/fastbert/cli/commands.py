@@ -11,14 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from fastbert.data import Columns, check_labels, count_empty, load_examples
+from fastbert.data import Columns, Example, check_labels, count_empty, load_examples
 
 if TYPE_CHECKING:
     from fastbert.classifier import FastBertClassifier
+    from fastbert.criteria import ExitCriterion
+    from fastbert.goals import GoalOptions
     from fastbert.training.stage import StageSettings
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -33,6 +35,7 @@ class InterruptedRunError(Exception):
 
 FILES, COLUMNS, MODEL = "Files", "Columns of the files", "Model"
 TEACHER, STUDENTS, BOTH = "Stage 1: the teacher", "Stage 2: the students", "Training"
+GOAL = "Goal, in place of a speed; needs `fastbert calibrate`"
 
 TextColumn = Annotated[
     str, typer.Option(metavar="NAME", help="Column of the text.", rich_help_panel=COLUMNS)
@@ -164,6 +167,86 @@ RowsTogether = Annotated[
         metavar="N",
         min=1,
         help="Texts computed together. No answer depends on it.",
+    ),
+]
+Unlabeled = Annotated[
+    bool,
+    typer.Option(
+        "--unlabeled", help="Do without labels: the full model's answers take their place."
+    ),
+]
+
+
+def _share(text: str) -> float:
+    """Read 0.005 or 0.5%."""
+    number = text.removesuffix("%")
+    try:
+        return float(number) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither a share such as 0.005 nor 0.5%") from None
+
+
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        parser=_share,
+        metavar="SHARE",
+        help="At most so much worse than the full model: 0.5% or 0.005.",
+        rich_help_panel=GOAL,
+    ),
+]
+DropMetric = Annotated[
+    Literal["accuracy", "f1", "agreement"] | None,
+    typer.Option(
+        help="Of what --max-drop speaks: accuracy, macro F1, or agreement with the full model, "
+        "which needs no labels.",
+        show_default="accuracy, without labels agreement",
+        rich_help_panel=GOAL,
+    ),
+]
+Confidence = Annotated[
+    float | None,
+    typer.Option(
+        parser=_share,
+        metavar="SHARE",
+        help="With --max-drop: how sure it shall be for texts to come, such as 95%.",
+        rich_help_panel=GOAL,
+    ),
+]
+MinSpeedup = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        help="At least X times fewer FLOPs than the full model.",
+        rich_help_panel=GOAL,
+    ),
+]
+MaxMeanLayers = Annotated[
+    float | None,
+    typer.Option(metavar="N", help="At most N layers a text on average.", rich_help_panel=GOAL),
+]
+MaxFlops = Annotated[
+    float | None,
+    typer.Option(
+        metavar="N", help="At most N FLOPs a text on average, such as 2e9.", rich_help_panel=GOAL
+    ),
+]
+LatencyMs = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MS",
+        help="At most so many milliseconds a text on average, one at a time, by the times of "
+        "`fastbert calibrate --measure`.",
+        rich_help_panel=GOAL,
+    ),
+]
+Saving = Annotated[
+    float | None,
+    typer.Option(
+        metavar="S",
+        help="From 0 (every layer) to 1 (the fastest there is): such a share of the layers that "
+        "can be saved.",
+        rich_help_panel=GOAL,
     ),
 ]
 
@@ -369,6 +452,14 @@ def evaluate(
             help="Threshold from 0 (every layer) to 1; may be given several times.",
         ),
     ] = None,
+    max_drop: MaxDrop = None,
+    metric: DropMetric = None,
+    confidence: Confidence = None,
+    min_speedup: MinSpeedup = None,
+    max_mean_layers: MaxMeanLayers = None,
+    max_flops: MaxFlops = None,
+    latency_ms: LatencyMs = None,
+    saving: Saving = None,
     batch_size: RowsTogether = 32,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON array instead of a table.")
@@ -379,18 +470,34 @@ def evaluate(
 ) -> None:
     """Measure quality, layers, cost and time.
 
-    Labelled texts are classified once for each speed.
+    Labelled texts are classified once for each speed, or with the thresholds for a goal. If the
+    model is calibrated, a warning says where these texts behave otherwise than the calibration's.
     """
-    columns = Columns(text_column, pair_column, label_column)
-    examples = load_examples(texts, columns, needs_label=True)
-    if empty := count_empty(examples):
-        logger.warning("%s: %d of %d texts are empty", texts, empty, len(examples))
+    goal = _goal(
+        max_drop=max_drop,
+        metric=metric,
+        confidence=confidence,
+        min_speedup=min_speedup,
+        max_mean_layers=max_mean_layers,
+        max_flops=max_flops,
+        latency_ms=latency_ms,
+        saving=saving,
+        speed=speed or None,
+    )
+    examples = _read(texts, Columns(text_column, pair_column, label_column), labeled=True)
     classifier = _load(folder)
     check_labels(examples, classifier.labels)
-    from fastbert.evaluation import evaluate
+    from fastbert.criteria import EntropyCriterion
+    from fastbert.evaluation import drift_of, evaluate
 
+    chosen = classifier.speed_for(**goal) if goal else None
     speeds = speed or sorted({0.0, classifier.recommended_speed})
-    table = [row.as_dict() for row in evaluate(classifier, examples, speeds, batch_size)]
+    settings = [chosen] if chosen else speeds
+    table = [row.as_dict() for row in evaluate(classifier, examples, settings, batch_size)]
+    if classifier.config.calibration:
+        criterion = chosen.criterion if chosen else EntropyCriterion(max(speeds))
+        for line in drift_of(classifier, examples, criterion, batch_size).warnings():
+            logger.warning("%s: %s", texts, line)
     if as_json:
         _print_json(table)
     else:
@@ -416,6 +523,14 @@ def predict(
             help="Threshold from 0 (every layer) to 1 (leave as early as possible).",
         ),
     ] = None,
+    max_drop: MaxDrop = None,
+    metric: DropMetric = None,
+    confidence: Confidence = None,
+    min_speedup: MinSpeedup = None,
+    max_mean_layers: MaxMeanLayers = None,
+    max_flops: MaxFlops = None,
+    latency_ms: LatencyMs = None,
+    saving: Saving = None,
     batch_size: RowsTogether = 32,
     text_column: TextColumn = Columns.text,
     pair_column: PairColumn = Columns.pair,
@@ -428,17 +543,134 @@ def predict(
     damaged from some row on, the rows before it are written and the exit code is 2. After Ctrl-C
     no file is written.
     """
+    goal = _goal(
+        max_drop=max_drop,
+        metric=metric,
+        confidence=confidence,
+        min_speedup=min_speedup,
+        max_mean_layers=max_mean_layers,
+        max_flops=max_flops,
+        latency_ms=latency_ms,
+        saving=saving,
+        speed=speed,
+    )
     classifier = _load(folder)
     from fastbert.cli.predictions import predict_file
+
+    if goal:
+        chosen: float | ExitCriterion = classifier.speed_for(**goal).criterion
+    else:
+        chosen = classifier.recommended_speed if speed is None else speed
 
     predict_file(
         classifier,
         texts,
         output,
         Columns(text_column, pair_column, id=id_column),
-        speed=classifier.recommended_speed if speed is None else speed,
+        speed=chosen,
         batch_size=batch_size,
     )
+
+
+@app.command()
+def calibrate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Model folder; it is written to.")],
+    texts: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DEV",
+            help="File of labelled texts that were not trained on, the more the better.",
+        ),
+    ],
+    unlabeled: Unlabeled = False,
+    criterion: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="How doubt is measured: entropy (the paper's), top-entropy, max-probability, "
+            "margin, energy, patience, confident-patience, stability, ensemble, "
+            "summed-confidence or learned.",
+        ),
+    ] = "max-probability",
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", help="Also measure how long a layer takes here, for --latency-ms."
+        ),
+    ] = False,
+    batch_size: RowsTogether = 32,
+    text_column: TextColumn = Columns.text,
+    pair_column: PairColumn = Columns.pair,
+    label_column: LabelColumn = Columns.label,
+) -> None:
+    """Record what every layer answers, so that a speed can be asked for by goal.
+
+    The texts run through every layer once. Afterwards `predict` and `evaluate` take goals such as
+    `--max-drop 0.5%` or `--min-speedup 3`.
+    """
+    columns = Columns(text_column, pair_column, label_column)
+    examples = _read(texts, columns, labeled=not unlabeled)
+    classifier = _load(folder)
+    if not unlabeled:
+        check_labels(examples, classifier.labels)
+    from fastbert.cli.tables import goal_table
+    from fastbert.evaluation import stage_times
+
+    calibration = classifier.calibrate(
+        [example.content for example in examples],
+        None if unlabeled else [str(example.label) for example in examples],
+        measure=criterion,
+        batch_size=batch_size,
+    )
+    if measure:
+        calibration = replace(calibration, times=stage_times(classifier, examples))
+    classifier.save_calibration(calibration, texts.name)
+    _print(goal_table(calibration))
+    print(f"\nNext: fastbert predict {shlex.quote(str(folder))} TEXTS.csv --max-drop 0.5%")
+
+
+@app.command()
+def report(
+    folder: Model,
+    output: Annotated[
+        Path, typer.Option(metavar="FILE", help="HTML page to write.", rich_help_panel=FILES)
+    ] = Path("report.html"),
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default="the rows of the calibration",
+            help="Texts to measure on.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    unlabeled: Unlabeled = False,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also write each figure there, as PNG and SVG, and its numbers as CSV.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    text_column: TextColumn = Columns.text,
+    pair_column: PairColumn = Columns.pair,
+    label_column: LabelColumn = Columns.label,
+) -> None:
+    """Draw what a model does at which speed, as one HTML page.
+
+    The page needs nothing else and can be passed on; with --data it quotes some of the texts.
+    """
+    columns = Columns(text_column, pair_column, label_column)
+    examples = None if data is None else _read(data, columns, labeled=not unlabeled)
+    classifier = _load(folder)
+    if examples and not unlabeled:
+        check_labels(examples, classifier.labels)
+    from fastbert.report.collect import collect
+    from fastbert.report.page import write_report
+
+    write_report(collect(classifier, Path(folder).name, examples), output, figures)
+    print(output)
 
 
 @app.command()
@@ -495,6 +727,29 @@ def demo(
         run_demo(output, model=model, data=data, columns=columns, seed=seed)
 
 
+def _goal(*, speed: object, **options: Any) -> "GoalOptions":
+    """Return the goal that was asked for, if any.
+
+    Raises:
+        ValueError: It is no goal, or there is a speed as well.
+    """
+    goal = {name: value for name, value in options.items() if value is not None}
+    if goal:
+        from fastbert.goals import Goal
+
+        if speed is not None:
+            raise ValueError("--speed and a goal exclude each other; give one of them")
+        Goal(**goal)  # before the model is loaded
+    return cast("GoalOptions", goal)
+
+
+def _read(texts: Path, columns: Columns, *, labeled: bool) -> list[Example]:
+    examples = load_examples(texts, columns, needs_label=labeled)
+    if empty := count_empty(examples):
+        logger.warning("%s: %d of %d texts are empty", texts, empty, len(examples))
+    return examples
+
+
 def _stage(
     epochs: int,
     learning_rate: float,
@@ -517,7 +772,7 @@ def _stage(
     return settings if bf16 is None else replace(settings, bf16=bf16)
 
 
-def _load(folder: str) -> "FastBertClassifier":
+def _load(folder: str | Path) -> "FastBertClassifier":
     _quiet_transformers()
     from fastbert.classifier import FastBertClassifier
 

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from tqdm.auto import tqdm
 
 from fastbert.classifier import FastBertClassifier
+from fastbert.criteria import ExitCriterion
 from fastbert.data import BadRow, Columns, Example, count_empty, read_rows, source_name
 from fastbert.errors import DataError, FastBertError
 
@@ -32,7 +33,7 @@ def predict_file(
     output: str,
     columns: Columns,
     *,
-    speed: float,
+    speed: float | ExitCriterion,
     batch_size: int,
 ) -> None:
     """Classify the rows of a file and write one JSON object for each.
@@ -42,7 +43,7 @@ def predict_file(
         source: A file as `read_rows` takes it; "-" is standard input.
         output: The file to write; "-" is standard output.
         columns: What the columns of `source` are called.
-        speed: The threshold.
+        speed: The threshold, or an exit criterion.
         batch_size: Texts computed together.
 
     Raises:
@@ -97,7 +98,10 @@ def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def _answers(
-    classifier: FastBertClassifier, rows: Sequence[Row], speed: float, batch_size: int
+    classifier: FastBertClassifier,
+    rows: Sequence[Row],
+    speed: float | ExitCriterion,
+    batch_size: int,
 ) -> Iterator[dict[str, Any]]:
     texts = [row.content for row in rows if isinstance(row, Example)]
     predictions = iter(classifier.predict(texts, speed, batch_size))

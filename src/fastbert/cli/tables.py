@@ -9,7 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fastbert.cost import config_value
+from fastbert.errors import CalibrationError
 from fastbert.folder import ModelFolder
+from fastbert.goals import Calibration, Goal, OperatingPoint
 
 
 def speed_table(rows: Sequence[Mapping[str, Any]], recommended: float) -> Table:
@@ -19,12 +21,14 @@ def speed_table(rows: Sequence[Mapping[str, Any]], recommended: float) -> Table:
         rows: The fields of an `Evaluation` by name.
         recommended: The speed that was chosen on held-out texts after training.
     """
-    table = Table(box=box.SIMPLE_HEAD, caption="* recommended speed", caption_justify="left")
+    goals = [f"goal: {options_of(row['goal'])}" for row in rows if row["speed"] is None]
+    caption = goals[0] if goals else "* recommended speed"
+    table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
     for heading in ("speed", "accuracy", "macro F1", "layers", "FLOPs", "paper", "s", "rows/s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            f"{row['speed']:g}{'*' if row['speed'] == recommended else ' '}",
+            _speed(row, recommended),
             f"{row['accuracy']:.2%}",
             f"{row['macro_f1']:.2%}",
             f"{row['mean_exit_layer']:.2f}/{row['layers']}",
@@ -34,6 +38,69 @@ def speed_table(rows: Sequence[Mapping[str, Any]], recommended: float) -> Table:
             f"{row['rows_per_second']:,.0f}",
         )
     return table
+
+
+def _speed(row: Mapping[str, Any], recommended: float) -> str:
+    """Return the speed, with its star, or that a goal stands in its place."""
+    if row["speed"] is None:
+        return "goal"
+    return f"{row['speed']:g}{'*' if row['speed'] == recommended else ' '}"
+
+
+SHOWN_GOALS = (
+    Goal(max_drop=0.0),
+    Goal(max_drop=0.005),
+    Goal(max_drop=0.01),
+    Goal(max_drop=0.01, confidence=0.95),
+    Goal(max_drop=0.02, confidence=0.95),
+    Goal(saving=0.5),
+    Goal(min_speedup=3.0),
+)
+
+
+def goal_table(calibration: Calibration) -> Table:
+    """Return what some goals lead to on the calibration rows; those that fail, in the caption."""
+    notes = [
+        f"on the {calibration.recorded.num_rows:,} rows of the calibration; with a confidence "
+        "also beyond them"
+    ]
+    table = Table(box=box.SIMPLE_HEAD, caption_justify="left")
+    quality = "agreement" if calibration.truth is None else "accuracy"
+    table.add_column("goal", no_wrap=True)
+    for heading in (quality, "layers", "FLOPs", *(["ms"] if calibration.times else [])):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for goal in SHOWN_GOALS:
+        try:
+            point = calibration.solve(goal)
+        except CalibrationError as error:
+            notes.append(str(error))
+        else:
+            table.add_row(options_of(goal.as_dict()), *_figures(point))
+    table.caption = "\n".join(notes)
+    return table
+
+
+def options_of(goal: Mapping[str, float | str]) -> str:
+    """Return a goal as it is typed."""
+    return " ".join(
+        f"--{name.replace('_', '-')} {_typed(name, value)}" for name, value in goal.items()
+    )
+
+
+def _typed(name: str, value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{100 * value:g}%" if name in ("max_drop", "confidence") else f"{value:g}"
+
+
+def _figures(point: OperatingPoint) -> list[str]:
+    quality = point.agreement if point.accuracy is None else point.accuracy
+    figures = [
+        f"{quality:.2%}",
+        f"{point.mean_exit_layer:.2f}/{len(point.exit_layers)}",
+        f"{point.speedup_flops:.2f}x",
+    ]
+    return figures + ([] if point.latency_ms is None else [f"{point.latency_ms:.2f}"])
 
 
 def folder_facts(folder: ModelFolder) -> dict[str, Any]:
@@ -69,6 +136,11 @@ def folder_tables(facts: Mapping[str, Any]) -> list[Table]:
     tables = [
         _two_columns("Model", model),
         _two_columns("Training", dict(_flat(facts["training"]))),
+        *(
+            [_two_columns("Calibration", _calibration(facts["calibration"]))]
+            if facts["calibration"]
+            else []
+        ),
         _two_columns("Files", files),
         _two_columns("Written by", facts["versions"]),
     ]
@@ -84,8 +156,23 @@ def _two_columns(heading: str, values: Mapping[str, Any]) -> Table:
     return table
 
 
+def _calibration(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a person wants to know of the record; hashes have been checked."""
+    labels = "labelled" if record["labeled"] else "not labelled"
+    facts = {
+        "rows": f"{record['rows']:,} of {record['source']}, {labels}",
+        "criterion": record["criterion"]["name"],
+        "date": record["date"],
+    }
+    for part, milliseconds in (record["times_ms"] or {}).items():
+        facts[f"{part}, one text"] = f"{milliseconds:.2f} ms"
+    return facts
+
+
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
+        if name == "history":
+            continue  # for figures; --json has it
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
         else:

@@ -198,14 +198,14 @@ LOADING: dict[str, Any] = {
 }
 
 
-def read_config(checkpoint: str | Path, revision: str | None = None) -> PreTrainedConfig:
+def read_config(checkpoint: str | Path) -> PreTrainedConfig:
     """Read a checkpoint's configuration from a folder or the Hub.
 
     Raises:
         BackboneError: There is no such checkpoint.
     """
     try:
-        return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, revision=revision)
+        return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise BackboneError(
             f"{checkpoint}: not a Hugging Face checkpoint that can be read: "

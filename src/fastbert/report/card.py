@@ -54,13 +54,28 @@ def _draw(path: Path, config: EarlyExitConfig) -> bool:
     if not config.evaluation:
         return False
     try:
-        from fastbert.report.figure import draw_curve
+        from fastbert.report import figures
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise
         return False
-    draw_curve(config.evaluation, path, chosen=config.speed, quality=quality_name(config))
+    path.write_bytes(figures.picture(figures.tradeoff, _curve(config), quality_name(config), "png"))
     return True
+
+
+def _curve(config: EarlyExitConfig) -> list[dict[str, Any]]:
+    """Return the measured speeds as the figure takes them, the recommended one by itself too."""
+    points = [
+        {
+            "series": "speed",
+            "setting": row["speed"],
+            "accuracy": row["accuracy"],
+            "speedup_flops": row["speedup_flops"],
+        }
+        for row in config.evaluation
+    ]
+    chosen = [point | {"series": "chosen"} for point in points if point["setting"] == config.speed]
+    return points + chosen
 
 
 def _introduction(config: EarlyExitConfig) -> str:

@@ -6,7 +6,7 @@ logging, resuming, several devices. A stage only brings a model, a loss and a st
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,8 +88,8 @@ def run_stage(
     best_by: str,
     label_smoothing: float = 0.0,
     compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
-) -> None:
-    """Train `model` in place and leave it with its best weights on dev.
+) -> list[dict[str, float]]:
+    """Train `model` in place, leave it with its best weights on dev, and return its history.
 
     Args:
         make_trainer: The Trainer with the stage's loss, or what makes one.
@@ -104,6 +104,9 @@ def run_stage(
         best_by: `loss`, where low is best, or a metric, where high is best.
         label_smoothing: Share of the probability spread over all classes.
         compute_metrics: What dev is judged by besides the loss.
+
+    Returns:
+        For each epoch its number, and the loss and the metrics on dev; empty without dev.
 
     Raises:
         TrainingError: The loss is not a number.
@@ -125,6 +128,26 @@ def run_stage(
     trainer.remove_callback(ProgressCallback)
     checkpoint = last_whole_checkpoint(folder) if resume else None
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return _history(trainer.state.log_history)
+
+
+def _history(logs: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """Return how dev was judged after each epoch, without what is only true of this machine.
+
+    The training loss is left out: what the Trainer averages it over depends on where a run resumed.
+    """
+    history = []
+    for log in logs:
+        if "eval_loss" in log:
+            judged = {
+                name.removeprefix("eval_"): figure
+                for name, figure in log.items()
+                if name.startswith("eval_") and not name.endswith(("runtime", "time", "second"))
+            }
+            dev_loss = judged.pop("loss")
+            epoch = {"epoch": float(round(log["epoch"])), "dev_loss": dev_loss}
+            history.append(epoch | judged)
+    return history
 
 
 def _arguments(

@@ -1,0 +1,392 @@
+"""The numbers of a report: what was recorded, as one table behind each figure.
+
+Every table is a list of rows with the same keys, which is what the CSV files hold, what the figures
+draw and what the sentences quote. Shares are between 0 and 1. Nothing here draws or runs a model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from fastbert.calibration import RecordedExits
+from fastbert.cost import ModelShape
+from fastbert.criteria import EntropyCriterion, uncertainty
+from fastbert.engine import ExitResult
+
+Table = list[dict[str, Any]]
+
+CURVE_SPEEDS = tuple(round(step / 20, 2) for step in range(21))
+PAPER_SPEEDS = (0.3, 0.5, 0.8)  # those of the paper's figures
+FOCUS_SPEED = 0.5  # of what is shown at one speed only, as in the paper
+BINS = 10  # of uncertainty, 0.1 wide
+FEW_ROWS = 10  # in a bin: too few to say anything
+MOST_CLASSES = 80  # drawn; the table has all
+MOST_EXAMPLES = 20
+LONGEST_EXAMPLE = 240  # characters
+MOST_POINTS = 3  # calibrated points that get a histogram of their own
+QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What a report is about, in plain values.
+
+    Args:
+        name: What the model is called.
+        labels: Its classes.
+        num_layers: Encoder layers; the exit after the last one is the teacher.
+        recorded: What every exit answered about every row.
+        truth: The right class of each row; None if nobody knows, and then accuracy is agreement
+            with the teacher.
+        lengths: Tokens of each row.
+        shape: What decides the FLOPs.
+        texts: The rows as text, for the examples; None where only the record is at hand.
+        points: The operating points calibration chose: thresholds, accuracy, macro_f1, agreement,
+            mean_exit_layer, speedup_flops.
+        calibration: What to print about the calibration.
+        guarantees: Promises: max_drop, metric, confidence, and either mean_exit_layer,
+            speedup_flops and thresholds, or why it was `refused`.
+        timings: Measured runs: speed, seconds, rows_per_second, accuracy, speedup_flops.
+        history: Training curves by epoch, under "teacher" and "students".
+        facts: Machine and versions.
+        criterion_name: The criterion of the calibrated points.
+        doubts: Its doubt about each row at each student, 0 certain.
+
+    Raises:
+        ValueError: The parts do not belong to one model and one set of rows.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    num_layers: int
+    recorded: RecordedExits
+    truth: Int[np.ndarray, " rows"] | None
+    lengths: Int[np.ndarray, " rows"]
+    shape: ModelShape
+    texts: Sequence[str] | None = None
+    points: Sequence[Mapping[str, Any]] = ()
+    calibration: Mapping[str, Any] | None = None
+    guarantees: Sequence[Mapping[str, Any]] = ()
+    timings: Sequence[Mapping[str, Any]] = ()
+    history: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    criterion_name: str = "uncertainty"
+    doubts: Float[np.ndarray, "students rows"] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not fit each other."""
+        exits, rows, classes = self.recorded.recorded.shape
+        if rows < 1:
+            raise ValueError("a report needs at least one row, got none")
+        found: dict[str, tuple[Any, Any]] = {
+            "exits (one for each of num_layers)": (self.num_layers, exits),
+            "labels (one for each class)": (len(self.labels), classes),
+            "lengths (one for each row)": (len(self.lengths), rows),
+        }
+        if self.truth is not None:
+            found["truth (one for each row)"] = (len(self.truth), rows)
+        if self.texts is not None:
+            found["texts (one for each row)"] = (len(self.texts), rows)
+        if self.doubts is not None:
+            found["doubts (students, rows)"] = (self.doubts.shape, (exits - 1, rows))
+        for what, (got, expected) in found.items():
+            if got != expected:
+                raise ValueError(f"{what} must match the recorded logits, {expected}, got {got}")
+
+    @property
+    def rows(self) -> int:
+        """How many rows were recorded."""
+        return len(self.lengths)
+
+    @property
+    def quality(self) -> str:
+        """What the share of rows answered right has to be called."""
+        return "accuracy" if self.truth is not None else "agreement with the teacher"
+
+    @cached_property
+    def answers(self) -> Int[np.ndarray, "exits rows"]:
+        """The class each exit answers."""
+        return np.asarray(self.recorded.recorded.argmax(axis=-1))
+
+    @cached_property
+    def expected(self) -> Int[np.ndarray, " rows"]:
+        """The right class or, where nobody knows it, the teacher's."""
+        return self.answers[-1] if self.truth is None else self.truth
+
+    @cached_property
+    def uncertainties(self) -> Float[np.ndarray, "exits rows"]:
+        """The paper's uncertainty of each exit about each row, 0 to 1."""
+        return uncertainty(self.recorded.recorded)
+
+    def at_speed(self, speed: float) -> ExitResult:
+        """Return what the rows are answered at a speed of the paper's criterion."""
+        return self.recorded.replay(EntropyCriterion(speed))
+
+
+# The figures' tables.
+
+
+def tradeoff(report: ReportData) -> Table:
+    """Return quality and cost of every way to go faster that the record can tell.
+
+    Series: `speed` is the paper's criterion, `calibrated` the points as calibration gave them,
+    `cut` the plain shallower model that stops every row at one layer.
+    """
+    return [
+        *(_speed_point(report, speed) for speed in CURVE_SPEEDS),
+        *(
+            _given_point(number, point, report.truth is not None)
+            for number, point in enumerate(report.points, start=1)
+        ),
+        *(_cut_point(report, layer) for layer in range(1, report.num_layers + 1)),
+    ]
+
+
+def time_tradeoff(report: ReportData) -> Table:
+    """Return the measured runs with their speed-up in time over speed 0.
+
+    Empty where speed 0 was not measured: then there is nothing to compare with.
+    """
+    full = next((timing for timing in report.timings if timing["speed"] == 0), None)
+    if full is None:
+        return []
+    return [
+        {
+            "speed": float(timing["speed"]),
+            "accuracy": timing.get("accuracy"),
+            "seconds": timing["seconds"],
+            "rows_per_second": timing.get("rows_per_second"),
+            "speedup_time": full["seconds"] / timing["seconds"],
+            "speedup_flops": timing.get("speedup_flops"),
+        }
+        for timing in sorted(report.timings, key=lambda timing: float(timing["speed"]))
+    ]
+
+
+def luha(report: ReportData) -> Table:
+    """Return how often the exits are right by how uncertain they are, in bins 0.1 wide.
+
+    Without labels the teacher is left out: it always agrees with itself.
+    """
+    return [
+        row
+        for layer in shown_layers(report.num_layers)
+        if layer < report.num_layers or report.truth is not None
+        for row in _luha_bins(report, layer)
+    ]
+
+
+def exit_layers(report: ReportData) -> Table:
+    """Return after which layer how many rows leave, at the paper's speeds and calibrated points."""
+    settings = {
+        f"speed {speed:g}": ("speed", report.at_speed(speed).exit_layer) for speed in PAPER_SPEEDS
+    }
+    for name, point in _shown_points(report).items():
+        settings[name] = ("calibrated", _point_exit_layers(report, point))
+    return [
+        {"series": series, "setting": setting, "layer": layer, "rows": count, "share": share}
+        for setting, (series, exits) in settings.items()
+        for layer, count, share in _histogram(exits, report.num_layers)
+    ]
+
+
+def uncertainty_by_layer(report: ReportData) -> Table:
+    """Return how uncertainty is spread after each layer, and the calibrated doubt if it is known.
+
+    At speed 0 every row reaches every layer; at the other speed the rows that are still there.
+    """
+    table = []
+    for speed in (0.0, FOCUS_SPEED):
+        reached = report.at_speed(speed).exit_layer
+        for layer, values in enumerate(report.uncertainties, start=1):
+            table.append(_spread("uncertainty", speed, layer, values[reached >= layer]))
+    for layer, values in enumerate(() if report.doubts is None else report.doubts, start=1):
+        table.append(_spread("doubt", 0.0, layer, values))
+    return table
+
+
+def training(report: ReportData) -> Table:
+    """Return the training curves; `step` counts the epochs through both stages."""
+    epochs = [
+        (stage, epoch)
+        for stage in ("teacher", "students")
+        for epoch in report.history.get(stage, ())
+    ]
+    return [
+        {
+            "stage": stage,
+            "step": step,
+            "epoch": epoch["epoch"],
+            "loss": epoch.get("loss"),
+            "accuracy": epoch.get("accuracy"),
+            "mean_exit_layer": epoch.get("mean_exit_layer"),
+            "speedup_flops": epoch.get("speedup_flops"),
+        }
+        for step, (stage, epoch) in enumerate(epochs, start=1)
+    ]
+
+
+def per_class(report: ReportData) -> Table:
+    """Return where the rows of each class leave, the latest class first; absent ones are left out.
+
+    Without labels a row's class is the teacher's answer.
+    """
+    result = report.at_speed(FOCUS_SPEED)
+    right = result.logits.argmax(axis=-1) == report.expected
+    teacher_right = report.answers[-1] == report.expected
+    table = []
+    for number in np.unique(report.expected).tolist():
+        mine = report.expected == number
+        table.append(
+            {
+                "class": report.labels[number],
+                "rows": int(mine.sum()),
+                "mean_exit_layer": float(result.exit_layer[mine].mean()),
+                "accuracy": float(right[mine].mean()),
+                "teacher_accuracy": float(teacher_right[mine].mean()),
+            }
+        )
+    return sorted(table, key=lambda row: (-row["mean_exit_layer"], row["class"]))
+
+
+def early_and_wrong(report: ReportData) -> Table:
+    """Return rows that a student answered wrong, the most certain first, at most 20."""
+    result = report.at_speed(FOCUS_SPEED)
+    answers = result.logits.argmax(axis=-1)
+    doubt = report.uncertainties[result.exit_layer - 1, np.arange(report.rows)]
+    wrong = np.flatnonzero((answers != report.expected) & (result.exit_layer < report.num_layers))
+    chosen = wrong[np.argsort(doubt[wrong], kind="stable")][:MOST_EXAMPLES]
+    return [
+        {
+            "row": row + 1,
+            "text": None if report.texts is None else shortened(report.texts[row]),
+            "label": report.labels[report.expected[row]],
+            "answer": report.labels[answers[row]],
+            "teacher": report.labels[report.answers[-1, row]],
+            "exit_layer": int(result.exit_layer[row]),
+            "uncertainty": float(doubt[row]),
+        }
+        for row in chosen.tolist()
+    ]
+
+
+# What they are made of.
+
+
+def macro_f1(answers: Int[np.ndarray, " rows"], expected: Int[np.ndarray, " rows"]) -> float:
+    """Return F1 averaged over the classes that occur or are answered."""
+    hits = np.bincount(expected[answers == expected])
+    size = max(int(answers.max()), int(expected.max())) + 1
+    hits = np.pad(hits, (0, size - len(hits)))
+    seen = np.bincount(answers, minlength=size) + np.bincount(expected, minlength=size)
+    return float((2 * hits[seen > 0] / seen[seen > 0]).mean())
+
+
+def shown_layers(num_layers: int) -> list[int]:
+    """Return up to four students' layers, evenly spread, and the teacher's."""
+    students = np.linspace(1, num_layers - 1, min(4, num_layers - 1)).round().astype(int)
+    return [*sorted(set(students.tolist())), num_layers]
+
+
+def shortened(text: str) -> str:
+    """Return a text on one line that fits a table."""
+    words = " ".join(text.split())
+    return words if len(words) <= LONGEST_EXAMPLE else words[: LONGEST_EXAMPLE - 1] + "…"
+
+
+def _quality(report: ReportData, answers: Int[np.ndarray, " rows"]) -> dict[str, float]:
+    return {
+        "accuracy": float((answers == report.expected).mean()),
+        "macro_f1": macro_f1(answers, report.expected),
+        "agreement": float((answers == report.answers[-1]).mean()),
+    }
+
+
+def _speed_point(report: ReportData, speed: float) -> dict[str, Any]:
+    result = report.at_speed(speed)
+    watched = range(1, report.num_layers) if speed > 0 else ()
+    return {
+        "series": "speed",
+        "setting": speed,
+        **_quality(report, result.logits.argmax(axis=-1)),
+        "mean_exit_layer": float(result.exit_layer.mean()),
+        "speedup_flops": report.shape.speedup(result.exit_layer, report.lengths, list(watched)),
+    }
+
+
+def _cut_point(report: ReportData, layer: int) -> dict[str, Any]:
+    """Return what stopping every row at a layer gives; only that exit's classifier is run."""
+    exits = np.full(report.rows, layer)
+    return {
+        "series": "cut",
+        "setting": layer,
+        **_quality(report, report.answers[layer - 1]),
+        "mean_exit_layer": float(layer),
+        "speedup_flops": report.shape.speedup(exits, report.lengths, [layer]),
+    }
+
+
+def _given_point(number: int, point: Mapping[str, Any], labeled: bool) -> dict[str, Any]:
+    names = ["accuracy", "macro_f1", "agreement", "mean_exit_layer", "speedup_flops"]
+    figures = {name: point.get(name) for name in names}
+    if not labeled and figures["agreement"] is not None:
+        figures["accuracy"] = figures["agreement"]  # to be compared with the other series
+    return {"series": "calibrated", "setting": number, **figures}
+
+
+def _luha_bins(report: ReportData, layer: int) -> Table:
+    values = report.uncertainties[layer - 1]
+    right = report.answers[layer - 1] == report.expected
+    numbers = np.minimum((values * BINS).astype(int), BINS - 1)  # uncertainty 1 is in the last bin
+    table = []
+    for number in range(BINS):
+        inside = numbers == number
+        table.append(
+            {
+                "layer": layer,
+                "exit": "teacher" if layer == report.num_layers else "student",
+                "from": number / BINS,
+                "to": (number + 1) / BINS,
+                "rows": int(inside.sum()),
+                "accuracy": float(right[inside].mean()) if inside.any() else None,
+            }
+        )
+    return table
+
+
+def _shown_points(report: ReportData) -> dict[str, Mapping[str, Any]]:
+    """Return a few calibrated points, evenly spread, that can be replayed: it takes the doubts."""
+    if report.doubts is None or not report.points:
+        return {}
+    numbers = np.linspace(0, len(report.points) - 1, min(MOST_POINTS, len(report.points)))
+    return {
+        f"calibrated point {number + 1}": report.points[number]
+        for number in numbers.round().astype(int).tolist()
+    }
+
+
+def _point_exit_layers(report: ReportData, point: Mapping[str, Any]) -> Int[np.ndarray, " rows"]:
+    """Return where rows leave at a calibrated point: the first doubt below its threshold."""
+    assert report.doubts is not None
+    certain = report.doubts < np.array(point["thresholds"], dtype=float)[:, None]
+    everyone = np.ones((1, report.rows), dtype=bool)  # the teacher always answers
+    return np.asarray(np.concatenate([certain, everyone]).argmax(axis=0) + 1)
+
+
+def _histogram(exits: Int[np.ndarray, " rows"], num_layers: int) -> list[tuple[int, int, float]]:
+    counts = np.bincount(exits, minlength=num_layers + 1)[1:].tolist()
+    return [(layer, count, count / len(exits)) for layer, count in enumerate(counts, start=1)]
+
+
+def _spread(
+    measure: str, speed: float, layer: int, values: Float[np.ndarray, " reached"]
+) -> dict[str, Any]:
+    row = {"measure": measure, "speed": speed, "layer": layer, "rows": len(values)}
+    if not len(values):
+        return {**row, "mean": None, **dict.fromkeys(QUANTILES)}
+    quantiles = np.quantile(values.astype(float), list(QUANTILES.values())).tolist()
+    return {**row, "mean": float(values.mean()), **dict(zip(QUANTILES, quantiles, strict=True))}

@@ -1,0 +1,183 @@
+"""From a classifier and texts to the numbers of a report."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fastbert.classifier import FastBertClassifier
+from fastbert.data import Example
+from fastbert.errors import CalibrationError, DataError
+from fastbert.evaluation import evaluate
+from fastbert.goals import AnsweredRows, Calibration, Goal, OperatingPoint
+from fastbert.measures import measure_to_json
+from fastbert.report.analysis import ReportData
+
+SHOWN_GOALS = (
+    Goal(max_drop=0.0),
+    Goal(max_drop=0.005),
+    Goal(max_drop=0.01),
+    Goal(max_drop=0.02),
+    Goal(saving=0.5),
+    Goal(saving=0.75),
+)
+PROMISES = ((0.01, 0.95), (0.02, 0.95), (0.05, 0.95))  # largest drop, confidence
+TIMED_SPEEDS = (0.0, 0.1, 0.3, 0.5, 0.8, 1.0)
+
+
+def collect(
+    classifier: FastBertClassifier, name: str, examples: Sequence[Example] | None = None
+) -> ReportData:
+    """Gather what a report says.
+
+    Args:
+        classifier: What it is about.
+        name: What to call it.
+        examples: The texts it is measured on; if one has no label, none is looked at. Without texts
+            the calibration's rows serve, and nothing is timed.
+
+    Raises:
+        DataError: There are neither texts nor a calibration.
+    """
+    calibration = classifier.calibration if classifier.config.calibration else None
+    rows, texts = _rows(classifier, examples, calibration)
+    labelled = rows.truth is not None
+    return ReportData(
+        name=name,
+        labels=classifier.labels,
+        num_layers=classifier.num_layers,
+        recorded=rows.recorded,
+        truth=rows.truth,
+        lengths=rows.lengths,
+        shape=rows.shape,
+        texts=texts,
+        points=[] if calibration is None else _points(calibration, rows),
+        calibration=_summary(classifier.config.calibration),
+        guarantees=[] if calibration is None else list(map(_promise(calibration), PROMISES)),
+        timings=_timings(classifier, examples) if examples and labelled else [],
+        history=_history(classifier),
+        facts=_facts(classifier),
+        criterion_name="" if calibration is None else measure_to_json(rows.measure)["name"],
+        doubts=None if calibration is None else rows.doubts,
+    )
+
+
+def _rows(
+    classifier: FastBertClassifier,
+    examples: Sequence[Example] | None,
+    calibration: Calibration | None,
+) -> tuple[AnsweredRows, list[str] | None]:
+    """Return what the exits answered, and the texts if they are at hand."""
+    if examples is None:
+        if calibration is None:
+            raise DataError(
+                f"{classifier.folder.path}: is not calibrated, so a report needs texts: --data FILE"
+            )
+        return calibration, None
+    contents = [example.content for example in examples]
+    rows = AnsweredRows(
+        classifier.record(contents),
+        _truth(classifier, examples),
+        np.array([len(tokens.ids) for tokens in classifier.encode(contents)]),
+        classifier.folder.shape,
+    )
+    if calibration is not None:
+        rows = replace(rows, measure=calibration.measure)
+    return rows, [_shown(content) for content in contents]
+
+
+def _truth(classifier: FastBertClassifier, examples: Sequence[Example]) -> np.ndarray | None:
+    labels = [example.label for example in examples]
+    if None in labels:
+        return None
+    return np.array([classifier.labels.index(str(label)) for label in labels])
+
+
+def _shown(content: str | tuple[str, str]) -> str:
+    return content if isinstance(content, str) else " | ".join(content)
+
+
+def _points(calibration: Calibration, rows: AnsweredRows) -> list[dict[str, Any]]:
+    """Return what the calibration's thresholds for some goals give on the rows."""
+    points = []
+    for goal in SHOWN_GOALS:
+        chosen = calibration.solve(goal)
+        thresholds = np.array(chosen.thresholds, calibration.doubts.dtype)
+        points.append({"goal": goal.as_dict()} | _figures(rows.point(thresholds)))
+    return points
+
+
+def _figures(point: OperatingPoint) -> dict[str, Any]:
+    accuracy = point.agreement if point.accuracy is None else point.accuracy
+    return {
+        "thresholds": list(point.thresholds),
+        "accuracy": accuracy,
+        "macro_f1": point.macro_f1,
+        "agreement": point.agreement,
+        "mean_exit_layer": point.mean_exit_layer,
+        "speedup_flops": point.speedup_flops,
+    }
+
+
+def _promise(calibration: Calibration) -> Any:
+    def promise(asked: tuple[float, float]) -> dict[str, Any]:
+        max_drop, confidence = asked
+        metric = "agreement" if calibration.truth is None else "accuracy"
+        row: dict[str, Any] = {"max_drop": max_drop, "metric": metric, "confidence": confidence}
+        try:
+            point = calibration.solve(Goal(max_drop=max_drop, confidence=confidence))
+        except CalibrationError as error:
+            return row | {"refused": str(error)}
+        shown = ("mean_exit_layer", "speedup_flops", "thresholds")
+        figures = _figures(point)
+        return row | {name: figures[name] for name in shown}
+
+    return promise
+
+
+def _summary(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what a reader wants to know of the calibration; hashes have been checked."""
+    if record is None:
+        return None
+    shown = ("rows", "labeled", "source", "criterion", "date")
+    summary = {key: record[key] for key in shown} | {"criterion": record["criterion"]["name"]}
+    for part, milliseconds in (record["times_ms"] or {}).items():
+        summary[f"{part}, one text"] = f"{milliseconds:.2f} ms"
+    return summary
+
+
+def _timings(classifier: FastBertClassifier, examples: Sequence[Example]) -> list[dict[str, Any]]:
+    speeds = sorted({*TIMED_SPEEDS, classifier.recommended_speed})
+    return [row.as_dict() for row in evaluate(classifier, examples, speeds)]
+
+
+def _history(classifier: FastBertClassifier) -> dict[str, list[dict[str, float]]]:
+    """Return the training curves; of the students, with the FLOPs that the paper's figure shows."""
+    history: dict[str, list[dict[str, float]]] = classifier.config.training.get("history", {})
+    shape = classifier.folder.shape
+    layer = shape.paper_layer_flops + shape.paper_head_flops
+
+    def told(epoch: dict[str, float]) -> dict[str, float]:
+        epoch = {"loss": epoch["dev_loss"], **epoch}
+        if "mean_exit_layer" not in epoch:
+            return epoch
+        return {
+            "accuracy": epoch["agreement"],  # where there are no labels
+            **epoch,
+            "speedup_flops": shape.paper_full_flops / (epoch["mean_exit_layer"] * layer),
+        }
+
+    return {stage: list(map(told, epochs)) for stage, epochs in history.items()}
+
+
+def _facts(classifier: FastBertClassifier) -> dict[str, str]:
+    """Return the machine that makes the report, and the packages that wrote the model."""
+    versions = classifier.config.versions
+    return {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "python": platform.python_version(),
+        **{f"{package} (of the model)": number for package, number in versions.items()},
+    }

@@ -1,0 +1,90 @@
+"""A report says what the classifier, its calibration and the texts say."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastbert.classifier import FastBertClassifier
+from fastbert.data import Columns, load_examples
+from fastbert.errors import DataError
+from fastbert.goals import Goal
+from fastbert.recipes import StudentSettings, train
+from fastbert.report.collect import SHOWN_GOALS, collect
+from fastbert.training.stage import StageSettings
+from tests.tiny_data import examples, save_encoder, write_csv
+
+STAGE = StageSettings(epochs=1, learning_rate=1e-3)
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> FastBertClassifier:
+    here = tmp_path_factory.mktemp("collect")
+    return train(
+        write_csv(here / "train.csv", examples(40, seed=1)),
+        dev=write_csv(here / "dev.csv", examples(20, seed=2)),
+        model=save_encoder(here / "encoder"),
+        output=here / "model",
+        max_length=16,
+        fine_tuning=STAGE,
+        students=StudentSettings(stage=STAGE),
+    )
+
+
+def test_without_texts_and_calibration_it_says_what_is_missing(
+    classifier: FastBertClassifier,
+) -> None:
+    with pytest.raises(DataError, match="--data"):
+        collect(classifier, "model")
+
+
+def test_texts_alone_are_enough(classifier: FastBertClassifier, tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "test.csv", examples(25, seed=3))
+    rows = load_examples(file, Columns(), needs_label=True)
+    report = collect(classifier, "model", rows)
+
+    recorded = classifier.record([row.content for row in rows]).recorded
+    np.testing.assert_array_equal(report.recorded.recorded, recorded)
+    assert report.truth is not None
+    assert [classifier.labels[number] for number in report.truth] == [row.label for row in rows]
+    assert report.texts == [row.text for row in rows]
+    assert not report.points
+    assert report.calibration is None
+    assert report.timings[0]["speed"] == 0
+    assert [len(epochs) for epochs in report.history.values()] == [1, 1]
+
+    unlabelled = collect(classifier, "model", [replace(row, label=None) for row in rows])
+    assert unlabelled.truth is None
+    assert not unlabelled.timings
+
+
+def test_a_calibrated_model_is_reported_by_its_goals(
+    classifier: FastBertClassifier, tmp_path: Path
+) -> None:
+    rows = examples(30, seed=4)
+    own = FastBertClassifier.from_pretrained(classifier.folder.path)
+    own.save_pretrained(tmp_path / "copy")
+    own = FastBertClassifier.from_pretrained(tmp_path / "copy")
+    own.save_calibration(
+        own.calibrate([row.content for row in rows], [str(row.label) for row in rows]), "dev.csv"
+    )
+
+    report = collect(own, "model")
+    assert report.texts is None
+    assert report.calibration is not None
+    assert (report.calibration["rows"], report.calibration["source"]) == (30, "dev.csv")
+    assert [point["goal"] for point in report.points] == [goal.as_dict() for goal in SHOWN_GOALS]
+    half = own.speed_for(saving=0.5)
+    [reported] = [p for p in report.points if p["goal"] == Goal(saving=0.5).as_dict()]
+    assert reported["thresholds"] == list(half.thresholds)
+    assert reported["mean_exit_layer"] == half.mean_exit_layer
+    assert all("takes at least" in promise["refused"] for promise in report.guarantees)
+
+    # On other texts the thresholds stay, and the figures are those of the texts.
+    others = examples(23, seed=5)
+    elsewhere = collect(own, "model", others)
+    answered = own.classify([row.content for row in others], half.criterion)
+    [reported] = [p for p in elsewhere.points if p["goal"] == Goal(saving=0.5).as_dict()]
+    assert reported["thresholds"] == list(half.thresholds)
+    assert reported["mean_exit_layer"] == pytest.approx(answered.exit_layer.mean())
