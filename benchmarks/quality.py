@@ -20,7 +20,7 @@ from machine import ENCODER, RESULTS, SHARED, require_shared, write_result
 from students import MAX_LENGTH, TRAIN_ROWS, Trial, record_all, summary, teach_students, truth_of
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
-from fastbert.calibration import OperatingPoint, RecordedExits, choose_speed, speed_curve
+from fastbert.calibration import RecordedExits, SpeedPoint, choose_speed, speed_curve
 from fastbert.criteria import EntropyCriterion
 from fastbert.data import Columns, Example, label_names, load_examples
 from fastbert.folder import EarlyExitConfig, seal, staged_folder
@@ -69,6 +69,7 @@ def main() -> None:
         models.append(model)
         minutes.append((time.perf_counter() - start) / 60)
     truth = {"dev": truth_of(models[0], dev), "test": truth_of(models[0], test)}
+    lengths = {"dev": lengths_of(encoder, dev), "test": lengths_of(encoder, test)}
     recorded = {
         "dev": record_all(models, encoder, dev),
         "test": record_all(models, encoder, test),
@@ -77,7 +78,7 @@ def main() -> None:
     runs = []
     for number, trial in enumerate(trials):
         exits = {split: of_all[number] for split, of_all in recorded.items()}
-        keep_logits(options.dataset, trial.seed, exits, truth)
+        keep_logits(options.dataset, trial.seed, exits, truth, lengths)
         figures = judge(exits, truth, test)
         runs.append(asdict(trial) | {"minutes": minutes[number]} | figures)
         print(json.dumps(runs[-1]), flush=True)
@@ -120,15 +121,26 @@ def fine_tune_teacher(
     (folder / "stage_1.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
+def lengths_of(encoder: TextEncoder, examples: list[Example]) -> np.ndarray:
+    """Return how many tokens each row has, as the true count of FLOPs needs them."""
+    tokens = encoder.encode([example.content for example in examples])
+    return np.array([len(row.ids) for row in tokens], np.int16)
+
+
 def keep_logits(
-    dataset: str, seed: int, recorded: dict[str, RecordedExits], truth: dict[str, np.ndarray]
+    dataset: str,
+    seed: int,
+    recorded: dict[str, RecordedExits],
+    truth: dict[str, np.ndarray],
+    lengths: dict[str, np.ndarray],
 ) -> None:
-    """Write what every exit said, in half precision."""
+    """Write what every exit said, in half precision, with the labels and the lengths."""
     RESULTS.mkdir(exist_ok=True)
     arrays = {
         f"{split}_logits": exits.recorded.astype(np.float16) for split, exits in recorded.items()
     }
     arrays |= {f"{split}_labels": labels.astype(np.int16) for split, labels in truth.items()}
+    arrays |= {f"{split}_lengths": tokens for split, tokens in lengths.items()}
     np.savez_compressed(RESULTS / f"logits_{dataset}_seed{seed}.npz", **arrays)  # type: ignore[arg-type]  # numpy types the file's own options as the arrays
 
 
@@ -177,7 +189,7 @@ def judge(
     }
 
 
-def most_accurate(curve: list[OperatingPoint], max_layers: float) -> float:
+def most_accurate(curve: list[SpeedPoint], max_layers: float) -> float:
     """Return the speed with the highest accuracy among those of so few layers."""
     quick = [point for point in curve if point.mean_exit_layer <= max_layers]
     return max(quick, key=lambda point: (point.accuracy, -point.mean_exit_layer)).speed

@@ -990,7 +990,7 @@ def test_inspection_shows_the_calibration(calibrated: Trained, capsys: Capture) 
     assert run(["inspect", calibrated.folder]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert f"rows {CALIBRATION_ROWS} of dev.csv, labelled" in lines
-    assert "criterion entropy" in lines
+    assert f"criterion {DEFAULT_MEASURE}" in lines
     assert any(line.startswith("layer, one text ") and line.endswith(" ms") for line in lines)
     assert any(line.startswith("calibration.safetensors ") for line in lines)
     assert not any("history" in line for line in lines)

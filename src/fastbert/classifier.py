@@ -16,9 +16,9 @@ from fastbert.calibration import RecordedExits
 from fastbert.calibration_record import load_calibration, save_calibration
 from fastbert.criteria import EntropyCriterion, ExitCriterion, Measure, log_softmax, uncertainty
 from fastbert.engine import ExitBackend, ExitResult, classify, record
-from fastbert.errors import FolderError, MissingExtraError
+from fastbert.errors import CalibrationError, FolderError, MissingExtraError
 from fastbert.folder import EarlyExitConfig, ModelFolder, copy_folder, open_folder
-from fastbert.goals import Calibration, Goal, GoalOptions, OperatingPoint, check_rows
+from fastbert.goals import Calibration, Goal, GoalOptions, OperatingPoint, check_enough
 from fastbert.measures import DEFAULT_MEASURE, MEASURES
 from fastbert.text import TextEncoder, TokenBatch, Tokens, batches_of_similar_length
 
@@ -170,10 +170,8 @@ class FastBertClassifier:
         if isinstance(measure, str) and measure not in MEASURES:
             raise ValueError(f"measure must be one of {', '.join(MEASURES)}, got {measure!r}")
         tokens = self.encode(texts)
-        truth = None if labels is None else self._numbers(list(labels))
-        if truth is not None and len(truth) != len(tokens):
-            raise ValueError(f"got {len(tokens)} texts and {len(truth)} labels")
-        check_rows(len(tokens), truth, self.labels)  # before the model runs for minutes
+        truth = None if labels is None else self._truth(list(labels), len(tokens))
+        check_enough(len(tokens))  # before the model runs for minutes
         recorded = self._record(tokens, batch_size)
         lengths = np.array([len(row.ids) for row in tokens])
         fitted = None
@@ -329,12 +327,20 @@ class FastBertClassifier:
             recorded[:, rows] = record(self.backend, batch)
         return RecordedExits(recorded)
 
-    def _numbers(self, labels: Sequence[str]) -> Int[np.ndarray, " rows"]:
-        """Return the place of each label among the classes."""
+    def _truth(self, labels: Sequence[str], rows: int) -> Int[np.ndarray, " rows"]:
+        """Return the place of each label among the classes, each of which has to be there."""
+        if len(labels) != rows:
+            raise ValueError(f"got {rows} texts and {len(labels)} labels")
         numbers = {label: number for number, label in enumerate(self.labels)}
         for row, label in enumerate(labels):
             if label not in numbers:
                 raise ValueError(f"labels[{row}]: {label!r} is not one of {', '.join(self.labels)}")
+        missing = [label for label in self.labels if label not in set(labels)]
+        if missing:
+            raise CalibrationError(
+                f"{len(missing)} of {len(self.labels)} classes have no row, such as {missing[0]}; "
+                "add rows of every class, or calibrate without labels"
+            )
         return np.array([numbers[label] for label in labels])
 
     def encode(self, texts: Iterable[Text]) -> list[Tokens]:

@@ -9,7 +9,7 @@ Labels choose the point on it. A goal with a confidence follows `fastbert.guaran
 import decimal
 import logging
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Literal, TypedDict, get_args
@@ -35,8 +35,8 @@ PATH_SHARE = 5  # one row in so many draws the path that the others test
 BETTING_FROM = 1.5  # times the rows it needs without any loss; below, betting learns too late
 SEED = 0  # of the order in which rows are split and bet on
 
-# Equal thresholds, fixed before any row is seen; finer near 0, where good students are.
-EQUAL_THRESHOLDS = np.unique([*np.linspace(0, 1, 201), *np.geomspace(1e-4, 1, 100)])
+# Equal thresholds, fixed before any row is seen; finer near 0, where sure students are.
+EQUAL_THRESHOLDS = np.unique([*np.linspace(0, 1, 201), *np.geomspace(1e-8, 1, 161)])
 
 
 class GoalOptions(TypedDict, total=False):
@@ -259,22 +259,14 @@ class AnsweredRows:
         return float((2 * right[both > 0] / both[both > 0]).mean())
 
 
-def check_rows(rows: int, truth: Int[np.ndarray, " rows"] | None, labels: Sequence[str]) -> None:
-    """Refuse rows that thresholds cannot be learned from.
+def check_enough(rows: int) -> None:
+    """Refuse so few rows that nothing can be learned from them.
 
     Raises:
-        CalibrationError: There are too few, or a class has none.
+        CalibrationError: There are too few.
     """
     if rows < LEAST_ROWS:
         raise CalibrationError(f"calibrating takes at least {LEAST_ROWS} rows, got {rows}")
-    if truth is None:
-        return
-    missing = sorted(set(range(len(labels))) - set(truth.tolist()))
-    if missing:
-        raise CalibrationError(
-            f"{len(missing)} of {len(labels)} classes have no row, such as {labels[missing[0]]}; "
-            "add rows of every class, or calibrate without labels"
-        )
 
 
 @dataclass(frozen=True)
@@ -285,15 +277,15 @@ class Calibration(AnsweredRows):
         fitted: Which rows the measure was fitted on, if it was: these cannot test a promise.
 
     Raises:
-        CalibrationError: There are too few rows, a class has none, or a logit is not finite.
+        CalibrationError: There are too few rows, or a logit is not finite.
     """
 
     fitted: Bool[np.ndarray, " rows"] | None = None
 
     def __post_init__(self) -> None:
         """Refuse rows that nothing can be learned from."""
-        _, rows, classes = self.recorded.recorded.shape
-        check_rows(rows, self.truth, [f"number {number}" for number in range(classes)])
+        rows = self.recorded.num_rows
+        check_enough(rows)
         bad = ~np.isfinite(self.recorded.recorded).all(axis=-1)
         if bad.any():
             exit_, row = np.argwhere(bad)[0]

@@ -1,0 +1,67 @@
+"""The recorded answers of all exits that `quality.py` left under `results/`."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from machine import RESULTS
+
+from fastbert.calibration import RecordedExits
+from fastbert.cost import ModelShape
+from fastbert.criteria import Measure
+from fastbert.goals import Calibration
+from fastbert.learned import fit_learned_exit
+from fastbert.measures import MEASURES, Entropy
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the students of one seed, and their teacher, answered on dev and test."""
+
+    dataset: str
+    seed: int
+    dev: Calibration
+    test: Calibration
+
+
+def recorded_runs() -> list[Run]:
+    """Return every run there is, by data set and seed."""
+    names = sorted(path.stem for path in RESULTS.glob("logits_*_seed*.npz"))
+    runs = []
+    for name in names:
+        dataset, seed = re.fullmatch(r"logits_(.+)_seed(\d+)", name).groups()  # type: ignore[union-attr]  # the glob says it matches
+        arrays = np.load(RESULTS / f"{name}.npz")
+        quality = json.loads((RESULTS / f"quality_{dataset}.json").read_text(encoding="utf-8"))
+        shape = shape_of(arrays["dev_logits"].shape[-1], quality["students"][0]["pooling"])
+        dev, test = (_rows(arrays, split, shape) for split in ("dev", "test"))
+        runs.append(Run(dataset, int(seed), dev, test))
+    return runs
+
+
+def with_measure(run: Run, name: str) -> Run:
+    """Return a run whose doubts are measured otherwise; a learned measure is fitted on dev."""
+    fits = name == "learned"
+    measure: Measure = fit_learned_exit(run.dev.recorded) if fits else MEASURES[name]()
+    return Run(run.dataset, run.seed, measured_by(run.dev, measure), measured_by(run.test, measure))
+
+
+def measured_by(rows: Calibration, measure: Measure) -> Calibration:
+    """Return the same rows with another measure of doubt."""
+    return Calibration(rows.recorded, rows.truth, rows.lengths, rows.shape, measure)
+
+
+def shape_of(classes: int, pooling: Any = "first") -> ModelShape:
+    """Return the widths of e5-small-12l-en-zh, the encoder of all runs, with its students."""
+    return ModelShape(384, 1536, 12, classes, pooling=pooling)
+
+
+def _rows(arrays: Any, split: str, shape: ModelShape) -> Calibration:
+    return Calibration(
+        RecordedExits(arrays[f"{split}_logits"].astype(np.float32)),
+        arrays[f"{split}_labels"].astype(np.int64),
+        arrays[f"{split}_lengths"].astype(np.int64),
+        shape,
+        Entropy(),  # the paper's, unless told otherwise
+    )
