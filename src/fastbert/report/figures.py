@@ -229,7 +229,7 @@ def training(table: Table, quality: str, width: float) -> Figure:
         _split_stages(axes, table)
     panels[-1].xaxis.set_major_locator(FixedLocator([row["step"] for row in table]))
     epochs = {row["step"]: row["epoch"] for row in table}
-    panels[-1].xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{epochs.get(step, '')}"))
+    panels[-1].xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{epochs.get(step, 0):g}"))
     panels[-1].set_xlabel("epoch of the stage")
     names = {"teacher": "fine-tuning of the teacher", "students": "distillation of the students"}
     if shown:
