@@ -62,6 +62,23 @@ class CalibrationRecord:
     date: str
 
 
+def record_facts(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a person wants to know of a record; its hashes have been checked.
+
+    Args:
+        record: `calibration` of early_exit.json.
+    """
+    labels = "labelled" if record["labeled"] else "not labelled"
+    facts = {
+        "rows": f"{record['rows']:,} of {record['source']}, {labels}",
+        "criterion": record["criterion"]["name"],
+        "date": record["date"],
+    }
+    for part, milliseconds in (record["times_ms"] or {}).items():
+        facts[f"{part}, one text"] = f"{milliseconds:.2f} ms"
+    return facts
+
+
 def save_calibration(folder: ModelFolder, calibration: Calibration, source: str) -> ModelFolder:
     """Write a calibration into a model folder, in place of an earlier one.
 

@@ -73,7 +73,7 @@ def test_a_calibrated_model_is_reported_by_its_goals(
     report = collect(own, "model")
     assert report.texts is None
     assert report.calibration is not None
-    assert (report.calibration["rows"], report.calibration["source"]) == (30, "dev.csv")
+    assert report.calibration["rows"] == "30 of dev.csv, labelled"
     assert [point["goal"] for point in report.points] == [goal.as_dict() for goal in SHOWN_GOALS]
     half = own.speed_for(saving=0.5)
     [reported] = [p for p in report.points if p["goal"] == Goal(saving=0.5).as_dict()]

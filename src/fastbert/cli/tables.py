@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from fastbert.calibration_record import record_facts
 from fastbert.cost import config_value
 from fastbert.errors import CalibrationError
 from fastbert.folder import ModelFolder
@@ -137,7 +138,7 @@ def folder_tables(facts: Mapping[str, Any]) -> list[Table]:
         _two_columns("Model", model),
         _two_columns("Training", dict(_flat(facts["training"]))),
         *(
-            [_two_columns("Calibration", _calibration(facts["calibration"]))]
+            [_two_columns("Calibration", record_facts(facts["calibration"]))]
             if facts["calibration"]
             else []
         ),
@@ -154,19 +155,6 @@ def _two_columns(heading: str, values: Mapping[str, Any]) -> Table:
     for name, value in values.items():
         table.add_row(Text(name), Text(str(value)))  # a label may look like markup
     return table
-
-
-def _calibration(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a person wants to know of the record; hashes have been checked."""
-    labels = "labelled" if record["labeled"] else "not labelled"
-    facts = {
-        "rows": f"{record['rows']:,} of {record['source']}, {labels}",
-        "criterion": record["criterion"]["name"],
-        "date": record["date"],
-    }
-    for part, milliseconds in (record["times_ms"] or {}).items():
-        facts[f"{part}, one text"] = f"{milliseconds:.2f} ms"
-    return facts
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

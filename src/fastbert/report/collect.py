@@ -2,12 +2,13 @@
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from fastbert.calibration_record import record_facts
 from fastbert.classifier import FastBertClassifier
 from fastbert.data import Example
 from fastbert.errors import CalibrationError, DataError
@@ -42,7 +43,8 @@ def collect(
     Raises:
         DataError: There are neither texts nor a calibration.
     """
-    calibration = classifier.calibration if classifier.config.calibration else None
+    record = classifier.config.calibration
+    calibration = classifier.calibration if record else None
     rows, texts = _rows(classifier, examples, calibration)
     labelled = rows.truth is not None
     return ReportData(
@@ -55,7 +57,7 @@ def collect(
         shape=rows.shape,
         texts=texts,
         points=[] if calibration is None else _points(calibration, rows),
-        calibration=_summary(classifier.config.calibration),
+        calibration=record and record_facts(record),
         guarantees=[] if calibration is None else list(map(_promise(calibration), PROMISES)),
         timings=_timings(classifier, examples) if examples and labelled else [],
         history=_history(classifier),
@@ -136,17 +138,6 @@ def _promise(calibration: Calibration) -> Any:
         return row | {name: figures[name] for name in shown}
 
     return promise
-
-
-def _summary(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return what a reader wants to know of the calibration; hashes have been checked."""
-    if record is None:
-        return None
-    shown = ("rows", "labeled", "source", "criterion", "date")
-    summary = {key: record[key] for key in shown} | {"criterion": record["criterion"]["name"]}
-    for part, milliseconds in (record["times_ms"] or {}).items():
-        summary[f"{part}, one text"] = f"{milliseconds:.2f} ms"
-    return summary
 
 
 def _timings(classifier: FastBertClassifier, examples: Sequence[Example]) -> list[dict[str, Any]]:
