@@ -1,4 +1,4 @@
-"""Everything that the README, the quick start and the examples tell people to do works."""
+"""Everything that the README, the first pages and the examples tell people to do works."""
 
 import os
 import re
@@ -19,7 +19,10 @@ from tests.tiny import tiny_classifier, tiny_encoder
 from tests.tiny_data import LABELS, examples, tiny_tokenizer, write_csv
 
 ROOT = Path(__file__).parents[1]
-PAGES = {page: (ROOT / page).read_text("utf-8") for page in ("README.md", "docs/quick-start.md")}
+PAGES = {
+    page: (ROOT / page).read_text("utf-8")
+    for page in ("README.md", "docs/quick-start.md", "docs/goals.md")
+}
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 
 
@@ -57,7 +60,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.save_pretrained(here / name)
         tiny_tokenizer().save_pretrained(here / name)
     stage = StageSettings(epochs=1, learning_rate=1e-3)
-    train(
+    classifier = train(
         here / "train.csv",
         dev=here / "dev.csv",
         model=here / "my-encoder",
@@ -65,6 +68,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fine_tuning=stage,
         students=StudentSettings(stage=stage),
     )
+    dev = examples(20, seed=2)
+    texts, labels = [row.content for row in dev], [str(row.label) for row in dev]
+    classifier.save_calibration(classifier.calibrate(texts, labels), "dev.csv")
     return here
 
 
