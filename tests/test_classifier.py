@@ -501,7 +501,7 @@ def test_what_is_no_goal_is_refused(calibrated: FastBertClassifier) -> None:
     with pytest.raises(ValueError, match="got max_drop and saving"):
         calibrated.predict("word1", max_drop=0.1, saving=0.5)
     with pytest.raises(TypeError, match="max_dorp"):
-        calibrated.predict("word1", max_dorp=0.1)  # type: ignore[call-overload]
+        calibrated.predict("word1", max_dorp=0.1)  # type: ignore[call-overload]  # mistyped on purpose
 
 
 def test_a_goal_for_a_folder_without_a_calibration_says_how(

@@ -335,7 +335,8 @@ class FastBertClassifier:
         for row, label in enumerate(labels):
             if label not in numbers:
                 raise ValueError(f"labels[{row}]: {label!r} is not one of {', '.join(self.labels)}")
-        missing = [label for label in self.labels if label not in set(labels)]
+        present = set(labels)
+        missing = [label for label in self.labels if label not in present]
         if missing:
             raise CalibrationError(
                 f"{len(missing)} of {len(self.labels)} classes have no row, such as {missing[0]}; "

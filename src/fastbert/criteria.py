@@ -12,6 +12,7 @@ measures are in `fastbert.measures`.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -166,7 +167,7 @@ class ThresholdCriterion:
         seen = logits if self.measure.looks_back else logits[-1:]
         return np.asarray(self.measure.doubt(seen, exit_layer) < self.thresholds[exit_layer - 1])
 
-    @property
+    @cached_property
     def _watched(self) -> list[int]:
         exits = range(1, len(self.thresholds) + 1)
         return [exit_layer for exit_layer in exits if self.watches(exit_layer)]

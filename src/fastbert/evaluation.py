@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 from sklearn.metrics import accuracy_score, f1_score
 
-from fastbert.classifier import FastBertClassifier
+from fastbert.classifier import FastBertClassifier, Text
 from fastbert.criteria import EntropyCriterion, ExitCriterion
 from fastbert.data import Example
 from fastbert.drift import Drift, compare
@@ -119,8 +119,7 @@ def drift_of(
     Raises:
         FolderError: The classifier is not calibrated.
     """
-    rows = np.unique(np.linspace(0, len(examples) - 1, DRIFT_TEXTS).astype(int))
-    now = classifier.record([examples[row].content for row in rows], batch_size)
+    now = classifier.record(_sample(examples, DRIFT_TEXTS), batch_size)
     return compare(classifier.calibration.recorded, now, criterion)
 
 
@@ -129,8 +128,7 @@ def stage_times(classifier: FastBertClassifier, examples: Sequence[Example]) -> 
 
     Of each text the median of a few runs counts, and the mean over a sample from all over them.
     """
-    rows = np.unique(np.linspace(0, len(examples) - 1, TIMED_TEXTS).astype(int))
-    texts = [examples[row].content for row in rows]
+    texts = _sample(examples, TIMED_TEXTS)
     classifier.predict(texts, 0.0, 1)  # first calls are slower
     runs = [[_times_of(classifier, text) for _ in range(REPEATS)] for text in texts]
 
@@ -140,7 +138,13 @@ def stage_times(classifier: FastBertClassifier, examples: Sequence[Example]) -> 
     return StageTimes(mean("start"), mean("layer"), mean("student"), mean("teacher"))
 
 
-def _times_of(classifier: FastBertClassifier, text: Any) -> StageTimes:
+def _sample(examples: Sequence[Example], most: int) -> list[Text]:
+    """Return the texts, or of more than `most` some from all over them."""
+    rows = np.unique(np.linspace(0, len(examples) - 1, most).astype(int))
+    return [examples[row].content for row in rows]
+
+
+def _times_of(classifier: FastBertClassifier, text: Text) -> StageTimes:
     """Run one text through every layer and every exit, by the clock."""
     backend = classifier.backend
     start, state = _timed(

@@ -227,7 +227,7 @@ class AnsweredRows:
         return OperatingPoint(
             criterion=criterion,
             accuracy=None if self.truth is None else float((answers == self.truth).mean()),
-            macro_f1=None if self.truth is None else self._macro_f1(answers, self.truth),
+            macro_f1=None if self.truth is None else macro_f1(answers, self.truth),
             agreement=float((answers == self.answers[-1]).mean()),
             mean_exit_layer=float(exit_layers.mean()),
             flops=flops,
@@ -249,14 +249,13 @@ class AnsweredRows:
             + by_teacher * self.times.teacher
         )
 
-    def _macro_f1(
-        self, answers: Int[np.ndarray, " rows"], truth: Int[np.ndarray, " rows"]
-    ) -> float:
-        """Return what scikit-learn's macro F1 is; serving without torch does without it too."""
-        classes = self.recorded.recorded.shape[-1]
-        right = np.bincount(truth[answers == truth], minlength=classes)
-        both = np.bincount(truth, minlength=classes) + np.bincount(answers, minlength=classes)
-        return float((2 * right[both > 0] / both[both > 0]).mean())
+
+def macro_f1(answers: Int[np.ndarray, " rows"], truth: Int[np.ndarray, " rows"]) -> float:
+    """Return what scikit-learn's macro F1 is; serving without torch does without it too."""
+    classes = int(max(answers.max(), truth.max())) + 1
+    right = np.bincount(truth[answers == truth], minlength=classes)
+    both = np.bincount(truth, minlength=classes) + np.bincount(answers, minlength=classes)
+    return float((2 * right[both > 0] / both[both > 0]).mean())
 
 
 def check_enough(rows: int) -> None:

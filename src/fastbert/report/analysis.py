@@ -16,6 +16,8 @@ from fastbert.calibration import RecordedExits
 from fastbert.cost import ModelShape
 from fastbert.criteria import EntropyCriterion, uncertainty
 from fastbert.engine import ExitResult
+from fastbert.goals import macro_f1
+from fastbert.thresholds import exit_layers_at
 
 Table = list[dict[str, Any]]
 
@@ -277,15 +279,6 @@ def early_and_wrong(report: ReportData) -> Table:
 # What they are made of.
 
 
-def macro_f1(answers: Int[np.ndarray, " rows"], expected: Int[np.ndarray, " rows"]) -> float:
-    """Return F1 averaged over the classes that occur or are answered."""
-    hits = np.bincount(expected[answers == expected])
-    size = max(int(answers.max()), int(expected.max())) + 1
-    hits = np.pad(hits, (0, size - len(hits)))
-    seen = np.bincount(answers, minlength=size) + np.bincount(expected, minlength=size)
-    return float((2 * hits[seen > 0] / seen[seen > 0]).mean())
-
-
 def shown_layers(num_layers: int) -> list[int]:
     """Return up to four students' layers, evenly spread, and the teacher's."""
     students = np.linspace(1, num_layers - 1, min(4, num_layers - 1)).round().astype(int)
@@ -372,9 +365,7 @@ def _shown_points(report: ReportData) -> dict[str, Mapping[str, Any]]:
 def _point_exit_layers(report: ReportData, point: Mapping[str, Any]) -> Int[np.ndarray, " rows"]:
     """Return where rows leave at a calibrated point: the first doubt below its threshold."""
     assert report.doubts is not None
-    certain = report.doubts < np.array(point["thresholds"], dtype=float)[:, None]
-    everyone = np.ones((1, report.rows), dtype=bool)  # the teacher always answers
-    return np.asarray(np.concatenate([certain, everyone]).argmax(axis=0) + 1)
+    return exit_layers_at(report.doubts, np.array(point["thresholds"], float))
 
 
 def _histogram(exits: Int[np.ndarray, " rows"], num_layers: int) -> list[tuple[int, int, float]]:

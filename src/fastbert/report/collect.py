@@ -58,7 +58,7 @@ def collect(
         texts=texts,
         points=[] if calibration is None else _points(calibration, rows),
         calibration=record and record_facts(record),
-        guarantees=[] if calibration is None else list(map(_promise(calibration), PROMISES)),
+        guarantees=[] if calibration is None else _promises(calibration),
         timings=_timings(classifier, examples) if examples and labelled else [],
         history=_history(classifier),
         facts=_facts(classifier),
@@ -124,20 +124,20 @@ def _figures(point: OperatingPoint) -> dict[str, Any]:
     }
 
 
-def _promise(calibration: Calibration) -> Any:
-    def promise(asked: tuple[float, float]) -> dict[str, Any]:
-        max_drop, confidence = asked
-        metric = "agreement" if calibration.truth is None else "accuracy"
-        row: dict[str, Any] = {"max_drop": max_drop, "metric": metric, "confidence": confidence}
+def _promises(calibration: Calibration) -> list[dict[str, Any]]:
+    """Return what can be promised for each of `PROMISES`, or why it cannot."""
+    metric = "agreement" if calibration.truth is None else "accuracy"
+    promises = []
+    for max_drop, confidence in PROMISES:
+        asked = {"max_drop": max_drop, "metric": metric, "confidence": confidence}
         try:
             point = calibration.solve(Goal(max_drop=max_drop, confidence=confidence))
         except CalibrationError as error:
-            return row | {"refused": str(error)}
-        shown = ("mean_exit_layer", "speedup_flops", "thresholds")
-        figures = _figures(point)
-        return row | {name: figures[name] for name in shown}
-
-    return promise
+            promises.append(asked | {"refused": str(error)})
+        else:
+            shown = ("mean_exit_layer", "speedup_flops", "thresholds")
+            promises.append(asked | {name: getattr(point, name) for name in shown})
+    return promises
 
 
 def _timings(classifier: FastBertClassifier, examples: Sequence[Example]) -> list[dict[str, Any]]:

@@ -268,7 +268,7 @@ def per_class(table: Table, quality: str, width: float) -> Figure:
     left.set_title("mean exit layer" if width == WIDE else "mean layer", loc="left")
     right.set_title(quality if width == WIDE else quality.partition(" ")[0], loc="left")
     right.set_xlabel("ring: the teacher" if width == WIDE else "ring: teacher")
-    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
+    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]  # _panels sets a constrained one
     return figure
 
 
