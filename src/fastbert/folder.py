@@ -613,9 +613,15 @@ def refuse_what_is_not_ours(target: Path) -> None:
     Raises:
         FolderError: `target` is a file, or a folder of other things.
     """
-    if target.exists() and not target.is_dir():
-        raise FolderError(f"{target}: is a file; name a folder to save to")
-    if target.is_dir() and not (target / EARLY_EXIT_FILE).exists() and any(target.iterdir()):
+    try:
+        names = os.listdir(target)  # in one look: another process may be replacing the folder
+    except FileNotFoundError:
+        return
+    except NotADirectoryError as error:
+        if not target.exists():  # a file is among its parents, which making them will say
+            return
+        raise FolderError(f"{target}: is a file; name a folder to save to") from error
+    if names and EARLY_EXIT_FILE not in names:
         raise FolderError(
             f"{target}: holds other files and no {EARLY_EXIT_FILE}, so it is not replaced; "
             "name an empty or a new folder"
