@@ -26,13 +26,10 @@ class CountingBackend(RecordedExits):
     layer_rows: list[int] = field(default_factory=list)
     exit_rows: list[int] = field(default_factory=list)
 
-    def advance(self, state: ReplayState) -> ReplayState:
-        self.layer_rows.append(len(state.rows))
-        return super().advance(state)
-
-    def logits(self, state: ReplayState) -> np.ndarray:
+    def advance(self, state: ReplayState, exit_layer: int) -> tuple[ReplayState, np.ndarray]:
+        self.layer_rows.extend([len(state.rows)] * (exit_layer - state.exit_layer))
         self.exit_rows.append(len(state.rows))
-        return super().logits(state)
+        return super().advance(state, exit_layer)
 
 
 @pytest.mark.parametrize("speed", [0.0, 0.3, 0.9, 1.0])

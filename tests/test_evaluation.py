@@ -1,7 +1,9 @@
 """The figures of an evaluation, each checked by another road."""
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -182,13 +184,57 @@ def test_students_that_no_row_may_leave_at_are_not_paid_for(calibrated: FastBert
 # Times.
 
 
-def test_times_of_the_parts_are_positive_and_make_up_the_latency(
-    calibrated: FastBertClassifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluation_module, "TIMED_TEXTS", 3)
-    times = stage_times(calibrated, examples(20))
-    assert all(0 < part < 10_000 for part in vars(times).values())
+@dataclass(frozen=True)
+class ClockedBackend:
+    """Says how long each part takes: the start 5 ms, a layer 10, a student 2, the teacher 1."""
 
+    backend: Any
+    now: list[float]
+    starts: list[int]
+
+    @property
+    def num_exits(self) -> int:
+        return int(self.backend.num_exits)
+
+    def start(self, batch: Any) -> Any:
+        self.starts.append(len(batch))
+        self._pass_time(5)
+        return self.backend.start(batch)
+
+    def advance(self, state: Any, exit_layer: int) -> Any:
+        exit_ms = 1 if exit_layer == self.num_exits else 2
+        self._pass_time(10 * (exit_layer - state.exit_layer) + exit_ms)
+        return self.backend.advance(state, exit_layer)
+
+    def keep(self, state: Any, rows: Any) -> Any:
+        return self.backend.keep(state, rows)
+
+    def _pass_time(self, milliseconds: int) -> None:
+        busy = len(self.starts) % 3 == 0  # something else runs meanwhile
+        self.now[0] += milliseconds / 1_000 * (100 if busy else 1)
+
+
+@pytest.fixture
+def clocked(
+    calibrated: FastBertClassifier, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FastBertClassifier]:
+    now = [0.0]
+    backend = ClockedBackend(calibrated.backend, now, [])
+    monkeypatch.setattr(evaluation_module, "TIMED_TEXTS", 2)
+    monkeypatch.setattr("fastbert.evaluation.time.perf_counter", lambda: now[0])
+    yield FastBertClassifier(backend, calibrated.encoder, calibrated.folder)
+    monkeypatch.undo()
+
+
+def test_each_part_has_its_own_time_and_of_some_runs_the_median_counts(
+    clocked: FastBertClassifier,
+) -> None:
+    times = stage_times(clocked, examples(9))
+    assert vars(times) == pytest.approx(vars(StageTimes(5.0, 10.0, 2.0, 1.0)))
+
+
+def test_the_times_of_the_parts_make_up_the_latency(calibrated: FastBertClassifier) -> None:
+    times = StageTimes(5.0, 10.0, 2.0, 1.0)
     timed = replace(calibrated.calibration, times=times)
     point = timed.solve(calibrated.speed_for(saving=0.5).goal)  # type: ignore[arg-type]  # it has one
     exit_layer = timed.recorded.replay(point.criterion).exit_layer
@@ -202,27 +248,10 @@ def test_times_of_the_parts_are_positive_and_make_up_the_latency(
     assert point.latency_ms == pytest.approx(by_hand)
 
 
-def test_each_part_has_its_own_time_and_of_some_runs_the_median_counts(
-    calibrated: FastBertClassifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A clock that says how long each part takes: start 5 ms, layers 10, students 2, the teacher 1.
-    ticks = [5, *[10, 2] * 3, 10, 1]
-    slow = [tick * 100 for tick in ticks]  # something else ran meanwhile
-    parts = iter([*ticks, *slow, *ticks] * 2)
-    now = [0.0]
-
-    def clock() -> float:
-        clock.calls += 1  # type: ignore[attr-defined]  # a function may keep a count
-        if clock.calls % 2 == 0:  # type: ignore[attr-defined]
-            now[0] += next(parts) / 1_000
-        return now[0]
-
-    clock.calls = 0  # type: ignore[attr-defined]
-    monkeypatch.setattr(evaluation_module, "TIMED_TEXTS", 2)
-    monkeypatch.setattr("fastbert.evaluation.time.perf_counter", clock)
-    times = stage_times(calibrated, examples(9))
-    monkeypatch.undo()
-    assert vars(times) == pytest.approx(vars(StageTimes(5.0, 10.0, 2.0, 1.0)))
+def test_times_on_a_real_clock_are_of_this_world(calibrated: FastBertClassifier) -> None:
+    times = stage_times(calibrated, examples(5))
+    assert times.layer > 0
+    assert all(0 <= part < 10_000 for part in vars(times).values())
 
 
 # Drift.

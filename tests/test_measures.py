@@ -416,9 +416,9 @@ class AskedBackend(RecordedExits):
 
     asked: list[int] = field(default_factory=list)
 
-    def logits(self, state: ReplayState) -> np.ndarray:
-        self.asked.append(state.exit_layer)
-        return super().logits(state)
+    def advance(self, state: ReplayState, exit_layer: int) -> tuple[ReplayState, np.ndarray]:
+        self.asked.append(exit_layer)
+        return super().advance(state, exit_layer)
 
 
 @pytest.mark.parametrize("name", MEASURES)

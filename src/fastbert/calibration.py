@@ -43,13 +43,12 @@ class RecordedExits:
         """Begin with the named rows."""
         return ReplayState(0, batch)
 
-    def advance(self, state: ReplayState) -> ReplayState:
-        """Go to the next exit."""
-        return ReplayState(state.exit_layer + 1, state.rows)
-
-    def logits(self, state: ReplayState) -> Float[np.ndarray, "rows classes"]:
-        """Return what that exit answered."""
-        return np.asarray(self.recorded[state.exit_layer - 1, state.rows])
+    def advance(
+        self, state: ReplayState, exit_layer: int
+    ) -> tuple[ReplayState, Float[np.ndarray, "rows classes"]]:
+        """Go to an exit and return what it answered."""
+        logits = np.asarray(self.recorded[exit_layer - 1, state.rows])
+        return ReplayState(exit_layer, state.rows), logits
 
     def keep(self, state: ReplayState, rows: Int[np.ndarray, " rows"]) -> ReplayState:
         """Drop the other rows."""

@@ -1,6 +1,6 @@
-"""The adaptive loop: run a layer, ask its exit, let the certain rows leave, go on with the rest.
+"""The adaptive loop: run to an exit, ask it, let the certain rows leave, go on with the rest.
 
-One loop serves every runtime. A backend knows how to run one layer for some rows; a criterion
+One loop serves every runtime. A backend knows how to run layers for some rows; a criterion
 knows who may leave; `classify` knows neither. What has left is never computed again, and a
 row's answer never depends on the other rows of its batch.
 """
@@ -19,7 +19,7 @@ Batch = TypeVar("Batch", contravariant=True)
 
 @runtime_checkable
 class ExitBackend(Protocol[State, Batch]):
-    """Runs an encoder layer by layer. `State` is what travels between the layers."""
+    """Runs an encoder from exit to exit. `State` is what travels between the layers."""
 
     @property
     def num_exits(self) -> int:
@@ -30,12 +30,14 @@ class ExitBackend(Protocol[State, Batch]):
         """Embed a batch: the state before the first layer."""
         ...
 
-    def advance(self, state: State) -> State:
-        """Run the next layer for all rows of the state."""
-        ...
+    def advance(
+        self, state: State, exit_layer: int
+    ) -> tuple[State, Float[np.ndarray, "rows classes"]]:
+        """Run all rows through the layers up to `exit_layer`, and ask the exit after it.
 
-    def logits(self, state: State) -> Float[np.ndarray, "rows classes"]:
-        """Ask the exit after the layer that ran last: a student, or the teacher at the end."""
+        One call, so that a runtime may compute layers and exit in one piece. No exit on the way
+        is asked; the last one is the teacher.
+        """
         ...
 
     def keep(self, state: State, rows: Int[np.ndarray, " rows"]) -> State:
@@ -81,16 +83,13 @@ def classify(
     history = np.empty((0, 0, 0))  # [exits, running, classes], of which `asked` are filled
     asked = 0
 
-    for exit_layer in range(1, backend.num_exits + 1):
-        state = backend.advance(state)
-        is_teacher = exit_layer == backend.num_exits
-        if not (is_teacher or criterion.watches(exit_layer)):
-            continue
-        logits = backend.logits(state)
+    watched = [layer for layer in range(1, backend.num_exits) if criterion.watches(layer)]
+    for exit_layer in (*watched, backend.num_exits):
+        state, logits = backend.advance(state, exit_layer)
         if running is None:
             running = np.arange(len(logits))
-            history = np.empty((backend.num_exits, *logits.shape), logits.dtype)
-        if is_teacher:
+            history = np.empty((len(watched), *logits.shape), logits.dtype)
+        if exit_layer == backend.num_exits:
             answers.append(_Answer(running, logits, exit_layer))
             break
         history[asked] = logits
@@ -114,9 +113,9 @@ def record(
     """Run a batch through every layer and return what every exit answers about every row."""
     state = backend.start(batch)
     answers = []
-    for _ in range(backend.num_exits):
-        state = backend.advance(state)
-        answers.append(backend.logits(state))
+    for exit_layer in range(1, backend.num_exits + 1):
+        state, logits = backend.advance(state, exit_layer)
+        answers.append(logits)
     return np.stack(answers)
 
 

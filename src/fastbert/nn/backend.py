@@ -23,7 +23,7 @@ class RunningRows:
 
 
 class TorchBackend:
-    """Runs a `FastBertModel` layer by layer, on the device where its weights are.
+    """Runs a `FastBertModel` from exit to exit, on the device where its weights are.
 
     Each exit costs one copy from the device, its logits; each compaction one copy to it, the
     numbers of the rows that stay.
@@ -47,20 +47,22 @@ class TorchBackend:
         return RunningRows(0, state, padding_bias(tokens["attention_mask"]))
 
     @torch.inference_mode()
-    def advance(self, state: RunningRows) -> RunningRows:
-        """Run the next encoder layer."""
-        layer_state = self.model.backbone.layer(state.exit_layer, state.layer_state)
-        return RunningRows(state.exit_layer + 1, layer_state, state.bias)
+    def advance(
+        self, state: RunningRows, exit_layer: int
+    ) -> tuple[RunningRows, Float[np.ndarray, "rows classes"]]:
+        """Run the layers up to an exit, and ask it."""
+        layer_state = state.layer_state
+        for index in range(state.exit_layer, exit_layer):
+            layer_state = self.model.backbone.layer(index, layer_state)
+        state = RunningRows(exit_layer, layer_state, state.bias)
+        return state, self._ask(state).float().cpu().numpy()
 
-    @torch.inference_mode()
-    def logits(self, state: RunningRows) -> Float[np.ndarray, "rows classes"]:
+    def _ask(self, state: RunningRows) -> Float[Tensor, "rows classes"]:
         """Ask the student or the teacher after the layer that ran last."""
         if state.exit_layer > len(self.heads):
-            logits = self.model.teacher_logits(state.layer_state)
-        else:
-            hidden = self.model.backbone.exit_view(state.layer_state.hidden)
-            logits = self.heads[state.exit_layer - 1](hidden, state.bias)
-        return logits.float().cpu().numpy()
+            return self.model.teacher_logits(state.layer_state)
+        hidden = self.model.backbone.exit_view(state.layer_state.hidden)
+        return self.heads[state.exit_layer - 1](hidden, state.bias)
 
     @torch.inference_mode()
     def keep(self, state: RunningRows, rows: Int[np.ndarray, " rows"]) -> RunningRows:
