@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -488,6 +488,7 @@ def test_inspection_shows_what_the_folder_holds(trained: Trained, capsys: Captur
         "family": "bert",
         "width": 24,
         "bytes": {path.name: path.stat().st_size for path in Path(trained.folder).iterdir()},
+        "exports": [],
     }
 
     assert run(["inspect", trained.folder]) == 0
@@ -500,7 +501,7 @@ def test_inspection_shows_what_the_folder_holds(trained: Trained, capsys: Captur
 
 def test_a_label_that_looks_like_markup_is_shown_as_it_is(capsys: Capture) -> None:
     config = folder.EarlyExitConfig("pretrained", ("[red]no", "[/]yes"), 4, 16)
-    facts = asdict(config) | {"family": "bert", "width": 24, "bytes": {}}
+    facts = asdict(config) | {"family": "bert", "width": 24, "bytes": {}, "exports": []}
     Console().print(*tables.folder_tables(facts))
     assert "[red]no, [/]yes" in capsys.readouterr().out
 
@@ -515,6 +516,47 @@ def test_a_damaged_folder_is_named_by_every_command_that_reads_it(
         assert run([command[0], str(damaged), *command[1:]]) == 2
         line = only_line(capsys.readouterr().err)
         assert line.startswith(f"error: {damaged / 'students.safetensors'}: does not match")
+
+
+# Export and bench.
+
+
+def test_an_export_is_compared_shown_and_used(
+    trained: Trained, texts: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    exported = tmp_path / "exported"
+    FastBertClassifier.from_pretrained(trained.folder).save_pretrained(exported)
+    options = ["--runtime", "onnx", "--precision", "fp32", "--data", str(texts)]
+    assert run(["export", str(exported), *options]) == 0
+    shown = capsys.readouterr().out
+    assert "onnx, fp32" in shown
+    assert f"rows of {texts.name}" in shown
+    assert f"Next: fastbert predict {exported} TEXTS.csv --runtime onnx" in shown
+
+    assert run(["inspect", str(exported)]) == 0
+    assert "compared with torch" in capsys.readouterr().out
+    answers = []
+    for runtime in ("auto", "torch"):
+        assert run(["predict", str(exported), str(texts), "--runtime", runtime]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        answers.append([json.loads(line)["label"] for line in lines])
+    assert answers[0] == answers[1]
+
+    assert run(["export", str(exported), "--runtime", "onnx", "--precision", "bf16"]) == 1
+    assert only_line(capsys.readouterr().err) == (
+        "error: onnx computes in fp32 or int8, not in bf16"
+    )
+
+
+def test_bench_prints_one_json_object(
+    trained: Trained, texts: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastbert.bench.run.plain_contenders", lambda *_, **__: nullcontext([]))
+    monkeypatch.setattr("fastbert.bench.run.measure_rates", lambda *_, **__: ((), ()))
+    options = ["--runtime", "torch", "--rows", "6", "--latency-rows", "2", "--rounds", "1"]
+    assert run(["bench", trained.folder, str(texts), *options, "--speed", "0.5", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert {"machine", "versions", "peak", "contenders"} <= result.keys()
 
 
 # Prediction.

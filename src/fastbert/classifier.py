@@ -1,11 +1,12 @@
 """Texts in, predictions out: the classifier people use, over any exit backend."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeGuard, Unpack, overload
+from typing import Any, TypeGuard, TypeVar, Unpack, overload
 
 import numpy as np
 from huggingface_hub import HfApi, snapshot_download
@@ -20,10 +21,12 @@ from fastbert.errors import CalibrationError, FolderError, MissingExtraError
 from fastbert.folder import EarlyExitConfig, ModelFolder, copy_folder, open_folder
 from fastbert.goals import Calibration, Goal, GoalOptions, OperatingPoint, check_enough
 from fastbert.measures import DEFAULT_MEASURE, MEASURES
+from fastbert.runtime.open import RuntimeName, export_to_run, open_backend
 from fastbert.text import TextEncoder, TokenBatch, Tokens, batches_of_similar_length
 
 Text = str | tuple[str, str]
 Speed = float | ExitCriterion | OperatingPoint
+Answer = TypeVar("Answer")
 
 DEFAULT_SPEED = 0.5
 FITTING_SHARE = 0.5  # of the calibration rows, for a measure that has to be fitted
@@ -64,9 +67,13 @@ class FastBertClassifier:
         encoder: TextEncoder,
         folder: ModelFolder,
         measure: Measure | None = None,
+        workers: int = 1,
     ) -> None:
         """Put the parts together; `from_pretrained` does it from a folder."""
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, got {workers}")
         self.backend = backend
+        self.workers = workers
         self.encoder = encoder
         self.folder = folder
         self.measure = measure
@@ -100,6 +107,10 @@ class FastBertClassifier:
         token: str | None = None,
         device: str | None = None,
         measure: Measure | None = None,
+        runtime: RuntimeName = "auto",
+        threads: int | None = None,
+        workers: int = 1,
+        cache_folder: str | Path | None = None,
     ) -> "FastBertClassifier":
         """Load a classifier from a model folder or from the Hugging Face Hub.
 
@@ -107,16 +118,30 @@ class FastBertClassifier:
             folder_or_hub_id: A local folder, or a Hub name such as `someone/model`.
             revision: Branch, tag or commit on the Hub.
             token: For a private Hub repository.
-            device: Where to compute, such as `cpu` or `cuda:0`; a GPU if there is one by default.
+            device: Where torch shall compute, such as `cpu` or `cuda:0`; a GPU if there is one by
+                default.
             measure: Your own measure of doubt, if the folder was calibrated with one.
+            runtime: `torch`, `openvino` or `onnx`; `auto` takes the best that `fastbert export` has
+                written into the folder and that is installed, and torch where a device is named.
+            threads: Processor threads that one batch may take; all cores by default.
+            workers: Batches computed at a time.
+            cache_folder: Where OpenVINO keeps what it compiled for the next start.
 
         Raises:
-            FolderError: The folder is missing, damaged, or not a FastBERT folder.
-            MissingExtraError: PyTorch is not installed.
+            ExportError: The processor does not compute in the export's precision.
+            FolderError: The folder or the export is missing, damaged, or not ours.
+            MissingExtraError: The runtime is not installed.
+            ValueError: There is no such runtime, or `workers` is less than 1.
         """
         folder = open_folder(_local_folder(folder_or_hub_id, revision, token))
         encoder = TextEncoder.from_folder(folder.path, folder.config.max_length)
-        return cls(_torch_backend(folder, device), encoder, folder, measure)
+        export = export_to_run(folder, runtime if device is None else "torch")
+        if export is None:
+            backend = _torch_backend(folder, device, threads)
+        else:
+            cache = None if cache_folder is None else Path(cache_folder).expanduser()
+            backend = open_backend(export, threads, workers, cache)
+        return cls(backend, encoder, folder, measure, workers)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model folder, whole or not at all.
@@ -312,8 +337,8 @@ class FastBertClassifier:
         tokens = self.encode(texts)
         logits = np.empty((len(tokens), len(self.labels)), np.float32)
         exit_layer = np.empty(len(tokens), np.int64)
-        for rows, batch in self.batches(tokens, batch_size):
-            result = classify(self.backend, batch, criterion)
+        answer = partial(classify, self.backend, criterion=criterion)
+        for rows, result in self._each_batch(tokens, batch_size, answer):
             logits[rows], exit_layer[rows] = result.logits, result.exit_layer
         return ExitResult(logits, exit_layer)
 
@@ -323,9 +348,22 @@ class FastBertClassifier:
 
     def _record(self, tokens: Sequence[Tokens], batch_size: int) -> RecordedExits:
         recorded = np.empty((self.num_layers, len(tokens), len(self.labels)), np.float32)
-        for rows, batch in self.batches(tokens, batch_size):
-            recorded[:, rows] = record(self.backend, batch)
+        answer = partial(record, self.backend)
+        for rows, result in self._each_batch(tokens, batch_size, answer):
+            recorded[:, rows] = result
         return RecordedExits(recorded)
+
+    def _each_batch(
+        self, tokens: Sequence[Tokens], batch_size: int, answer: Callable[[TokenBatch], Answer]
+    ) -> Iterator[tuple[Int[np.ndarray, " rows"], Answer]]:
+        """Yield the rows of each batch and what it was answered, `workers` batches at a time."""
+        batches = self.batches(tokens, batch_size)
+        if self.workers == 1:
+            yield from ((rows, answer(batch)) for rows, batch in batches)
+            return
+        with ThreadPoolExecutor(self.workers) as pool:
+            numbers, inputs = zip(*batches, strict=True) if tokens else ((), ())
+            yield from zip(numbers, pool.map(answer, inputs), strict=True)
 
     def _truth(self, labels: Sequence[str], rows: int) -> Int[np.ndarray, " rows"]:
         """Return the place of each label among the classes, each of which has to be there."""
@@ -386,7 +424,15 @@ def _local_folder(folder_or_hub_id: str | Path, revision: str | None, token: str
                 folder_or_hub_id,
                 revision=revision,
                 token=token,
-                allow_patterns=["*.json", "*.safetensors", "*.md", "*.txt"],
+                allow_patterns=[
+                    "*.json",
+                    "*.safetensors",
+                    "*.md",
+                    "*.txt",
+                    "*.xml",
+                    "*.bin",
+                    "*.onnx",
+                ],
             )
         )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
@@ -396,7 +442,9 @@ def _local_folder(folder_or_hub_id: str | Path, revision: str | None, token: str
         ) from error
 
 
-def _torch_backend(folder: ModelFolder, device: str | None) -> ExitBackend[Any, TokenBatch]:
+def _torch_backend(
+    folder: ModelFolder, device: str | None, threads: int | None
+) -> ExitBackend[Any, TokenBatch]:
     try:
         import torch
 
@@ -406,5 +454,7 @@ def _torch_backend(folder: ModelFolder, device: str | None) -> ExitBackend[Any, 
         raise MissingExtraError(
             f"{error.name} is needed to run a model: pip install 'fastbert-kit[train]'"
         ) from error
+    if threads is not None:
+        torch.set_num_threads(threads)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return TorchBackend(FastBertModel.load(folder).to(place))

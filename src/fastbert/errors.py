@@ -6,6 +6,7 @@ FastBertError
 ├── BackboneError      an encoder family or checkpoint that cannot be stepped through
 ├── TrainingError      training cannot start or go on
 ├── CalibrationError   a goal cannot be met, or the rows cannot tell
+├── ExportError        an export would answer otherwise, or the processor cannot run it
 └── MissingExtraError  an optional install is needed
 
 A wrong argument is a plain `ValueError`.
@@ -34,6 +35,10 @@ class TrainingError(FastBertError):
 
 class CalibrationError(FastBertError):
     """A goal cannot be met, or the calibration rows cannot tell; the message says what can."""
+
+
+class ExportError(FastBertError):
+    """An export would answer otherwise than the model, or the processor cannot run it."""
 
 
 class MissingExtraError(FastBertError):

@@ -429,11 +429,12 @@ class Calibration(AnsweredRows):
         teacher = np.exp(log_softmax(self.recorded.recorded[-1, rows]))
         losses = 1 - teacher[np.arange(len(teacher)), self.answers[:, rows]]
         lengths = self.lengths[rows]
-        costs = RowCosts(
-            self.shape.layer_flops(lengths).astype(np.float64),
-            self.shape.student_flops(lengths).astype(np.float64),
-            self.measure.looks_back,
-        )
+        layer = self.shape.layer_flops(lengths).astype(np.float64)
+        if self.times is None:
+            student = self.shape.student_flops(lengths).astype(np.float64)
+        else:  # an exit costs more time than its FLOPs say: the way back to Python, small products
+            student = layer * self.times.student / self.times.layer
+        costs = RowCosts(layer, student, self.measure.looks_back)
         return threshold_path(self.doubts[:, rows], losses, costs)
 
 

@@ -106,6 +106,11 @@ class TextEncoder:
         return self._max_length
 
     @property
+    def gives_segments(self) -> bool:
+        """Return whether batches carry segment ids."""
+        return self._gives_segments
+
+    @property
     def vocab_size(self) -> int:
         """Return the rows an embedding matrix needs: the largest token id plus 1."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1

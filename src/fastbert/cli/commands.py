@@ -169,6 +169,35 @@ RowsTogether = Annotated[
         help="Texts computed together. No answer depends on it.",
     ),
 ]
+RUNNING = "Running"
+Runtime = Annotated[
+    Literal["auto", "torch", "openvino", "onnx"],
+    typer.Option(
+        help="What computes: auto takes the best that `fastbert export` wrote and that is "
+        "installed, else torch.",
+        rich_help_panel=RUNNING,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        show_default="all cores",
+        help="Processor threads for one batch.",
+        rich_help_panel=RUNNING,
+    ),
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Batches computed at a time. For bulk, as many workers as cores with --threads 1 are "
+        "faster than one with all cores.",
+        rich_help_panel=RUNNING,
+    ),
+]
 Unlabeled = Annotated[
     bool,
     typer.Option(
@@ -461,6 +490,9 @@ def evaluate(
     latency_ms: LatencyMs = None,
     saving: Saving = None,
     batch_size: RowsTogether = 32,
+    runtime: Runtime = "auto",
+    threads: Threads = None,
+    workers: Workers = 1,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON array instead of a table.")
     ] = False,
@@ -485,7 +517,7 @@ def evaluate(
         speed=speed or None,
     )
     examples = _read(texts, Columns(text_column, pair_column, label_column), labeled=True)
-    classifier = _load(folder)
+    classifier = _load(folder, runtime, threads, workers)
     check_labels(examples, classifier.labels)
     from fastbert.criteria import EntropyCriterion
     from fastbert.evaluation import drift_of, evaluate
@@ -532,6 +564,9 @@ def predict(
     latency_ms: LatencyMs = None,
     saving: Saving = None,
     batch_size: RowsTogether = 32,
+    runtime: Runtime = "auto",
+    threads: Threads = None,
+    workers: Workers = 1,
     text_column: TextColumn = Columns.text,
     pair_column: PairColumn = Columns.pair,
     id_column: IdColumn = Columns.id,
@@ -554,7 +589,7 @@ def predict(
         saving=saving,
         speed=speed,
     )
-    classifier = _load(folder)
+    classifier = _load(folder, runtime, threads, workers)
     from fastbert.cli.predictions import predict_file
 
     if goal:
@@ -595,10 +630,14 @@ def calibrate(
     measure: Annotated[
         bool,
         typer.Option(
-            "--measure", help="Also measure how long a layer takes here, for --latency-ms."
+            "--measure",
+            help="Also measure how long a layer and an exit take here, one text at a time: for "
+            "--latency-ms, and so that exits that do not pay in time are not asked.",
         ),
     ] = False,
     batch_size: RowsTogether = 32,
+    runtime: Runtime = "auto",
+    threads: Threads = None,
     text_column: TextColumn = Columns.text,
     pair_column: PairColumn = Columns.pair,
     label_column: LabelColumn = Columns.label,
@@ -610,7 +649,7 @@ def calibrate(
     """
     columns = Columns(text_column, pair_column, label_column)
     examples = _read(texts, columns, labeled=not unlabeled)
-    classifier = _load(folder)
+    classifier = _load(folder, runtime, threads)
     if not unlabeled:
         check_labels(examples, classifier.labels)
     from fastbert.cli.tables import goal_table
@@ -627,6 +666,148 @@ def calibrate(
     classifier.save_calibration(calibration, texts.name)
     _print(goal_table(calibration))
     print(f"\nNext: fastbert predict {shlex.quote(str(folder))} TEXTS.csv --max-drop 0.5%")
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Model folder; it is written to.")],
+    runtime: Annotated[
+        Literal["openvino", "onnx"],
+        typer.Option(help="What shall run the model, without torch."),
+    ] = "openvino",
+    precision: Annotated[
+        Literal["fp32", "bf16", "int8"],
+        typer.Option(
+            help="fp32 answers like torch; bf16, for processors that have it, and int8 are faster."
+        ),
+    ] = "fp32",
+    adaptive: Annotated[
+        bool,
+        typer.Option(
+            "--adaptive",
+            help="With --runtime onnx: also write the whole model as one file, "
+            "DIR/onnx/adaptive.onnx, which exits early by itself wherever ONNX Runtime runs.",
+        ),
+    ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default="built-in sentences",
+            help="Texts on which the export is compared with torch; the more like those to come "
+            "the better.",
+        ),
+    ] = None,
+    text_column: TextColumn = Columns.text,
+    pair_column: PairColumn = Columns.pair,
+) -> None:
+    """Write files that run without torch.
+
+    They lie in the model folder, in DIR/openvino or DIR/onnx, and `predict` uses them from then on.
+    An export whose answers differ from those of torch is refused.
+    """
+    columns = Columns(text_column, pair_column)
+    examples = None if data is None else _read(data, columns, labeled=False)
+    _quiet_transformers()
+    from fastbert.cli.tables import parity_table
+    from fastbert.export.export import export_model
+
+    manifest = export_model(
+        folder,
+        runtime=runtime,
+        precision=precision,
+        adaptive=adaptive,
+        texts=None if examples is None else [example.content for example in examples],
+        source="built-in sentences" if data is None else data.name,
+    )
+    _print(parity_table(manifest))
+    print(f"\nNext: fastbert predict {shlex.quote(str(folder))} TEXTS.csv --runtime {runtime}")
+
+
+@app.command()
+def bench(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Model folder.")],
+    texts: Annotated[Path, typer.Argument(metavar="DATA", help="File of texts, labelled or not.")],
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="what the folder is exported for, else torch",
+            help="Where this model runs: torch, onnx or openvino, or with a precision such as "
+            "openvino:int8, which is exported for the run; may be given several times.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
+    speed: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="S", min=0, max=1, help="Threshold to time; may be given several times."
+        ),
+    ] = None,
+    max_drop: Annotated[
+        list[float] | None,
+        typer.Option(
+            parser=_share,
+            metavar="SHARE",
+            show_default="0.5%, or without a calibration the recommended speed",
+            help="Goal to time: at most so much worse than the full model; may be given several "
+            "times.",
+        ),
+    ] = None,
+    threads: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Processor threads of each runtime.", rich_help_panel=RUNNING
+        ),
+    ] = 1,
+    batch_size: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Texts computed together, in bulk.")
+    ] = 32,
+    rows: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Texts timed in bulk, from all over DATA.")
+    ] = 1000,
+    latency_rows: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Texts timed one by one.")
+    ] = 200,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Times that everyone has a turn.")
+    ] = 5,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object instead of tables.")
+    ] = False,
+    text_column: TextColumn = Columns.text,
+    pair_column: PairColumn = Columns.pair,
+    label_column: LabelColumn = Columns.label,
+) -> None:
+    """Time the model against plain runtimes on this machine.
+
+    The same texts are answered by this model at the chosen speeds and at full depth, by a Hugging
+    Face pipeline, and by the plain model in ONNX Runtime and OpenVINO, taking turns. Needs
+    `fastbert-kit[export]`, and minutes.
+    """
+    columns = Columns(text_column, pair_column, label_column)
+    examples = _read(texts, columns, labeled=False)
+    _quiet_transformers()
+    from fastbert.bench.run import bench
+    from fastbert.bench.tables import bench_tables
+    from fastbert.folder import open_folder
+    from fastbert.goals import Goal
+
+    result = bench(
+        open_folder(folder),
+        examples,
+        runtimes=runtime or (),
+        settings=[*(Goal(max_drop=drop) for drop in max_drop or ()), *(speed or ())],
+        threads=threads,
+        batch_size=batch_size,
+        rows=rows,
+        latency_rows=latency_rows,
+        rounds=rounds,
+    )
+    if as_json:
+        _print_json(result.as_dict())
+    else:
+        _print(*bench_tables(result))
 
 
 @app.command()
@@ -772,11 +953,20 @@ def _stage(
     return settings if bf16 is None else replace(settings, bf16=bf16)
 
 
-def _load(folder: str | Path) -> "FastBertClassifier":
-    _quiet_transformers()
+def _load(
+    folder: str | Path,
+    runtime: Literal["auto", "torch", "openvino", "onnx"] = "auto",
+    threads: int | None = None,
+    workers: int = 1,
+) -> "FastBertClassifier":
+    exported = any(Path(folder, name, "manifest.json").is_file() for name in ("openvino", "onnx"))
+    if runtime == "torch" or not exported:
+        _quiet_transformers()
     from fastbert.classifier import FastBertClassifier
 
-    return FastBertClassifier.from_pretrained(folder)
+    return FastBertClassifier.from_pretrained(
+        folder, runtime=runtime, threads=threads, workers=workers
+    )
 
 
 def _quiet_transformers() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 from rich import box
 from rich.table import Table
@@ -13,6 +13,7 @@ from fastbert.cost import config_value
 from fastbert.errors import CalibrationError
 from fastbert.folder import ModelFolder
 from fastbert.goals import Calibration, Goal, OperatingPoint
+from fastbert.runtime.manifest import ExportManifest, Runtime, has_export, read_manifest
 
 
 def speed_table(rows: Sequence[Mapping[str, Any]], recommended: float) -> Table:
@@ -104,6 +105,28 @@ def _figures(point: OperatingPoint) -> list[str]:
     return figures + ([] if point.latency_ms is None else [f"{point.latency_ms:.2f}"])
 
 
+def parity_table(manifest: ExportManifest) -> Table:
+    """Return what was exported, and how its answers differ from those of torch."""
+    return _two_columns("Export", _export_facts(asdict(manifest)))
+
+
+def _export_facts(manifest: Mapping[str, Any]) -> dict[str, str]:
+    parity = manifest["parity"]
+    speed = parity["speed"]
+    named = options_of(speed) if isinstance(speed, dict) else f"speed {speed:g}"
+    rows = parity["rows"]
+    elsewhere = parity["exit_layers_differ"]
+    return {
+        "runtime": f"{manifest['runtime']}, {manifest['precision']}",
+        "compared with torch": f"{rows:,} rows of {parity['source']}",
+        "other label, every layer": f"{parity['labels_differ']} of {rows:,}",
+        f"other label, {named}": f"{parity['labels_differ_at_speed']} of {rows:,}",
+        f"other exit layer, {named}": f"{elsewhere} of {rows:,}, {parity['near_threshold']} of "
+        "them within rounding of a threshold",
+        "largest difference": f"{parity['max_probability_difference']:.1e} in probability",
+    }
+
+
 def folder_facts(folder: ModelFolder) -> dict[str, Any]:
     """Return what a verified model folder holds: early_exit.json, the encoder and the files."""
     config = asdict(folder.config)
@@ -117,6 +140,11 @@ def folder_facts(folder: ModelFolder) -> dict[str, Any]:
             for path in sorted(folder.path.iterdir())
             if path.is_file()
         },
+        "exports": [
+            asdict(read_manifest(folder, runtime))
+            for runtime in get_args(Runtime)
+            if has_export(folder, runtime)
+        ],
     }
 
 
@@ -142,6 +170,7 @@ def folder_tables(facts: Mapping[str, Any]) -> list[Table]:
             if facts["calibration"]
             else []
         ),
+        *(_two_columns("Export", _export_facts(manifest)) for manifest in facts["exports"]),
         _two_columns("Files", files),
         _two_columns("Written by", facts["versions"]),
     ]

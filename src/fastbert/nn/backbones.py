@@ -22,6 +22,8 @@ from transformers.masking_utils import (
 
 from fastbert.errors import BackboneError
 
+NO_WEIGHT = -1e30  # added to an attention score
+
 Tokens = Int[Tensor, "rows length"]
 Hidden = Float[Tensor, "rows length width"]
 Logits = Float[Tensor, "rows classes"]
@@ -137,6 +139,14 @@ class Backbone:
         """Return what the layers take for each row besides its hidden states."""
         return {"mask": full_attention_mask(self.config, hidden, attention_mask)}
 
+    def traced_inputs(self, hidden: Hidden, attention_mask: Tokens) -> Mapping[str, Tensor | None]:
+        """Return `per_row_inputs` for a graph that is traced once and run on any batch.
+
+        Nothing may depend on whether there is padding, and of the mask one query's part is enough:
+        it is the same for all queries and broadcasts over them.
+        """
+        return {"mask": key_bias(attention_mask, hidden.dtype)[:, None, None]}
+
     def shared_inputs(self, hidden: Hidden) -> Mapping[str, Any]:
         """Return what the layers take for all rows alike."""
         return {}
@@ -147,6 +157,14 @@ def full_attention_mask(config: Any, hidden: Hidden, attention_mask: Tokens) -> 
     mask = create_bidirectional_mask(config, hidden, attention_mask)
     assert mask is None or isinstance(mask, Tensor)  # backbone_for refuses flex_attention
     return mask
+
+
+def key_bias(attention_mask: Tokens, dtype: torch.dtype) -> Float[Tensor, "rows length"]:
+    """Return what to add to attention scores so that padding gets no weight.
+
+    Finite, also in bfloat16: a row of nothing but padding must not become NaN.
+    """
+    return (1 - attention_mask.to(dtype)) * NO_WEIGHT
 
 
 BackboneClass = TypeVar("BackboneClass", bound=type[Backbone])
@@ -314,6 +332,10 @@ class DebertaV2Backbone(Backbone):
         """Return the mask as bool, or every layer would convert it again."""
         return {"mask": self.encoder.encoder.get_attention_mask(attention_mask).bool()}
 
+    def traced_inputs(self, hidden: Hidden, attention_mask: Tokens) -> Mapping[str, Tensor | None]:
+        """Return the mask of one query."""
+        return {"mask": attention_mask[:, None, None].bool()}
+
     def shared_inputs(self, hidden: Hidden) -> Mapping[str, Any]:
         """Return the relative positions and what they are embedded as, each None if unused."""
         return {
@@ -354,6 +376,18 @@ class ModernBertBackbone(Backbone):
         return {
             "full_attention": full_attention_mask(self.config, hidden, attention_mask),
             "sliding_attention": window,
+        }
+
+    def traced_inputs(self, hidden: Hidden, attention_mask: Tokens) -> Mapping[str, Tensor | None]:
+        """Return the mask of one query, and for the windows one of every query."""
+        everywhere = key_bias(attention_mask, hidden.dtype)[:, None, None]
+        positions = torch.arange(hidden.shape[1], device=hidden.device)
+        distance = (positions[:, None] - positions).abs()
+        reach = self.config.local_attention // 2
+        outside = (distance > reach).to(hidden.dtype) * NO_WEIGHT
+        return {
+            "full_attention": everywhere,
+            "sliding_attention": torch.minimum(everywhere, outside),
         }
 
     def shared_inputs(self, hidden: Hidden) -> Mapping[str, Any]:

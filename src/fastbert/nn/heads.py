@@ -167,7 +167,8 @@ class FoldedHead:
             read = self.attention.read_by_all(tokens, bias)
         else:
             looking_for = functional.linear(tokens[:, 0], *self.look_for)
-            looking_for = looking_for.view(len(tokens), self.num_heads, -1)
+            rows = tokens.shape[0]  # a trace takes len() for a constant
+            looking_for = looking_for.view(rows, self.num_heads, -1)
             scores = torch.bmm(looking_for, tokens.mT)
             read = torch.bmm((scores if bias is None else scores + bias).softmax(-1), tokens)
         dense = functional.linear(read.flatten(1), *self.dense).tanh_()

@@ -1,0 +1,1 @@
+"""Side-by-side timing: this model against itself at full depth and against the plain runtimes."""

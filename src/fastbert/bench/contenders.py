@@ -1,0 +1,280 @@
+"""Who takes part: what a contender is, and this model in its runtimes, at full depth and at goals.
+
+A contender gets texts, since tokenisation is part of what users wait for, and answers with classes.
+All are in memory throughout, because they take turns.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+from jaxtyping import Int
+
+from fastbert.classifier import FastBertClassifier, Text
+from fastbert.criteria import EntropyCriterion, ExitCriterion
+from fastbert.folder import ModelFolder, copy_folder
+from fastbert.goals import Goal
+from fastbert.runtime.manifest import PRECISIONS as EXPORTED_PRECISIONS
+from fastbert.runtime.manifest import Precision, Runtime, has_export, open_export
+
+logger = logging.getLogger(__name__)
+
+OURS = "FastBERT"
+DEFAULT_GOAL = Goal(max_drop=0.005)
+EXTRAS = {  # by the package that is looked for
+    "torch": "train",
+    "transformers": "train",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "nncf": "export",
+}
+
+PRECISIONS: Mapping[Any, tuple[str, ...]] = {"torch": ("fp32",), **EXPORTED_PRECISIONS}
+
+Setting = Goal | float
+"""A goal, or a speed."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a contender makes of texts.
+
+    Args:
+        classes: The number of each text's class.
+        exit_layer: How many encoder layers each ran; None if all ran every layer.
+    """
+
+    classes: Int[np.ndarray, " rows"]
+    exit_layer: Int[np.ndarray, " rows"] | None = None
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something that answers texts.
+
+    Args:
+        name: No other contender is called so.
+        runtime: `torch`, `onnx` or `openvino`.
+        precision: `fp32`, `bf16` or `int8`.
+        threads: Processor threads it may use.
+        answer: Takes texts and how many to compute together.
+        full_depth: The name of the same runtime at full depth, where texts may leave early.
+        in_bulk_only: It differs from another contender only where there are many texts.
+    """
+
+    name: str
+    runtime: str
+    precision: str
+    threads: int
+    answer: Callable[[Sequence[Text], int], Answers]
+    full_depth: str | None = None
+    in_bulk_only: bool = False
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is this model and not a plain runtime."""
+        return self.name.startswith(OURS)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A runtime for this model and, where it is to be exported for the run, a precision."""
+
+    runtime: Literal["torch"] | Runtime
+    precision: Precision | None = None
+
+    @classmethod
+    def read(cls, text: str) -> "Target":
+        """Read `torch`, `onnx`, `openvino` or, with a precision, `openvino:int8`.
+
+        Raises:
+            ValueError: There is no such runtime, or it does not compute in that precision.
+        """
+        runtime, _, precision = text.partition(":")
+        if runtime not in PRECISIONS:
+            raise ValueError(f"runtime must be one of {', '.join(PRECISIONS)}, got {runtime!r}")
+        if precision and precision not in PRECISIONS[runtime]:
+            known = " or ".join(PRECISIONS[runtime])
+            raise ValueError(f"precision of {runtime} must be {known}, got {precision!r}")
+        return cls(cast(Any, runtime), cast(Any, precision) or None)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """This model in one runtime.
+
+    Args:
+        classifier: Ready to answer.
+        runtime: What computes.
+        precision: In what.
+        threads: Processor threads it may use.
+    """
+
+    classifier: FastBertClassifier
+    runtime: str
+    precision: str
+    threads: int
+
+    @property
+    def name(self) -> str:
+        """What its contenders are called, up to the setting."""
+        return f"{OURS} {self.runtime} {self.precision}"
+
+    @property
+    def full_depth(self) -> str:
+        """What it is called where every layer runs."""
+        return f"{self.name}, full depth"
+
+
+def targets_of(folder: ModelFolder) -> list[Target]:
+    """Return the runtimes that a folder is exported for, or torch if there is none."""
+    exported = [Target(runtime) for runtime in get_args(Runtime) if has_export(folder, runtime)]
+    return exported or [Target("torch")]
+
+
+def installed(*packages: str, what: str) -> bool:
+    """Return whether all packages are there; if not, say what is left out and how to have it."""
+    missing = [name for name in packages if not find_spec(name)]
+    if missing:
+        extras = ",".join(dict.fromkeys(EXTRAS[name] for name in missing))
+        logger.warning(
+            "%s is left out, it needs %s: pip install 'fastbert-kit[%s]'",
+            what,
+            " and ".join(missing),
+            extras,
+        )
+    return not missing
+
+
+@contextmanager
+def loaded_models(
+    folder: ModelFolder, targets: Sequence[Target], threads: int
+) -> Iterator[list[LoadedModel]]:
+    """Load this model for each target; what has to be exported first lies in a temporary folder.
+
+    Raises:
+        FolderError: A target names no precision, and the folder is not exported for its runtime.
+    """
+    needed = {"torch": ["torch"], "onnx": ["onnx", "onnxruntime"], "openvino": ["openvino"]}
+    stages = cache(partial(_traced, folder))
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(_loaded(folder, target, threads, stages))
+            for target in dict.fromkeys(_resolved(folder, target) for target in targets)
+            if installed(*needed[target.runtime], what=f"{OURS} in {target.runtime}")
+        ]
+
+
+def _resolved(folder: ModelFolder, target: Target) -> Target:
+    """Return a target with a precision: if it names none, that of the folder's export."""
+    if target.precision:
+        return target
+    if target.runtime == "torch":
+        return Target("torch", "fp32")
+    return Target(target.runtime, open_export(folder, target.runtime).precision)
+
+
+@contextmanager
+def _loaded(
+    folder: ModelFolder, target: Target, threads: int, stages: Callable[[], Any]
+) -> Iterator[LoadedModel]:
+    assert target.precision is not None, "targets are resolved first"
+    with TemporaryDirectory(prefix="fastbert-bench-") as parent:
+        path = folder.path if _is_ready(folder, target) else Path(parent) / "model"
+        if path != folder.path:
+            _export(folder, target, path, stages)
+        device = "cpu" if target.runtime == "torch" else None
+        classifier = FastBertClassifier.from_pretrained(
+            path, runtime=target.runtime, threads=threads, device=device
+        )
+        yield LoadedModel(classifier, target.runtime, target.precision, threads)
+
+
+def _is_ready(folder: ModelFolder, target: Target) -> bool:
+    """Return whether a folder can be run as wanted; torch can always."""
+    if target.runtime == "torch":
+        return True
+    if not has_export(folder, target.runtime):
+        return False
+    return open_export(folder, target.runtime).precision == target.precision
+
+
+def _traced(folder: ModelFolder) -> Any:
+    from fastbert.export.export import traced
+
+    return traced(folder)
+
+
+def _export(folder: ModelFolder, target: Target, copy: Path, stages: Callable[[], Any]) -> None:
+    assert target.runtime != "torch"
+    assert target.precision is not None
+    from fastbert.export.export import export_model
+
+    logger.info("exporting for %s in %s", target.runtime, target.precision)
+    copy_folder(folder, copy)
+    export_model(copy, runtime=target.runtime, precision=target.precision, stages=stages())
+
+
+def contenders_of(model: LoadedModel, settings: Sequence[Setting]) -> list[Contender]:
+    """Return a model at full depth and at each setting.
+
+    Args:
+        model: This model in one runtime.
+        settings: Goals and speeds; without any, half a point of accuracy where the folder is
+            calibrated, else the speed that was chosen after training.
+
+    Raises:
+        CalibrationError: A goal cannot be met.
+        FolderError: There is a goal, and the folder is not calibrated.
+    """
+    classifier = model.classifier
+    if not settings:
+        calibrated = classifier.config.calibration is not None
+        settings = [DEFAULT_GOAL if calibrated else classifier.recommended_speed]
+    full = _contender(model, model.full_depth, EntropyCriterion(0.0))
+    adaptive = [
+        _contender(
+            model,
+            f"{model.name}, {_shown(setting)}",
+            classifier.calibration.solve(setting).criterion
+            if isinstance(setting, Goal)
+            else EntropyCriterion(setting),
+            full_depth=full.name,
+        )
+        for setting in dict.fromkeys(settings)
+    ]
+    return [*adaptive, full]
+
+
+def _contender(
+    model: LoadedModel, name: str, criterion: ExitCriterion, full_depth: str | None = None
+) -> Contender:
+    answer = partial(_classify, model.classifier, criterion)
+    return Contender(name, model.runtime, model.precision, model.threads, answer, full_depth)
+
+
+def _classify(
+    classifier: FastBertClassifier,
+    criterion: ExitCriterion,
+    texts: Sequence[Text],
+    batch_size: int,
+) -> Answers:
+    result = classifier.classify(texts, criterion, batch_size)
+    return Answers(result.logits.argmax(axis=-1), result.exit_layer)
+
+
+def _shown(setting: Setting) -> str:
+    if not isinstance(setting, Goal):
+        return f"speed={setting:g}"
+    return ", ".join(
+        f"{name}={value if isinstance(value, str) else format(value, 'g')}"
+        for name, value in setting.as_dict().items()
+    )

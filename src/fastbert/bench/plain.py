@@ -1,0 +1,220 @@
+"""The others: what people run who do not have this package.
+
+The plain teacher in the pipeline of transformers, and as one graph in ONNX Runtime and OpenVINO,
+without students and without cuts. They get the fairest treatment: the same fast tokenizer, batches
+of similar length, the faster of two ways to export (`fastbert.bench.graph`), and each runtime's own
+int8.
+"""
+
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from fastbert.bench.contenders import Answers, Contender, installed
+from fastbert.classifier import Text
+from fastbert.folder import ModelFolder
+from fastbert.text import TextEncoder, TokenBatch, batches_of_similar_length
+
+logger = logging.getLogger(__name__)
+
+PIPELINE = "Hugging Face pipeline"
+
+Feeds = Mapping[str, np.ndarray]
+Run = Callable[[Feeds], Float[np.ndarray, "rows classes"]]
+"""From the tokens of a batch, by name, to its logits."""
+
+
+@contextmanager
+def plain_contenders(folder: ModelFolder, threads: int) -> Iterator[list[Contender]]:
+    """Load every plain contender whose packages are installed; their files are temporary."""
+    with TemporaryDirectory(prefix="fastbert-bench-") as parent:
+        yield [
+            *_pipelines(folder, threads),
+            *_graphs(folder, Path(parent), threads),
+        ]
+
+
+# The pipeline of transformers.
+
+
+def _pipelines(folder: ModelFolder, threads: int) -> Iterator[Contender]:
+    if not installed("torch", "transformers", what=PIPELINE):
+        return
+    if folder.config.layout == "paper":
+        logger.warning("%s is left out: transformers has no class for the paper's head", PIPELINE)
+        return
+    import torch
+    from transformers import pipeline
+
+    pipe = pipeline(
+        "text-classification",
+        model=str(folder.path),
+        tokenizer=str(folder.path),
+        device="cpu",
+        dtype=torch.float32,
+    )
+    numbers = {label: number for number, label in enumerate(folder.config.labels)}
+    given = partial(_ask_pipeline, pipe, numbers, folder.config.max_length)
+    yield Contender(PIPELINE, "torch", "fp32", threads, given)
+    yield Contender(
+        f"{PIPELINE}, sorted", "torch", "fp32", threads, partial(_sorted, given), in_bulk_only=True
+    )
+
+
+def _ask_pipeline(
+    pipe: Any, numbers: Mapping[str, int], max_length: int, texts: Sequence[Text], batch_size: int
+) -> Answers:
+    rows = [
+        text if isinstance(text, str) else {"text": text[0], "text_pair": text[1]} for text in texts
+    ]
+    found = pipe(rows, batch_size=batch_size, truncation=True, max_length=max_length)
+    return Answers(np.array([numbers[answer["label"]] for answer in found]))
+
+
+def _sorted(
+    answer: Callable[[Sequence[Text], int], Answers], texts: Sequence[Text], batch_size: int
+) -> Answers:
+    """Ask for the longest texts first, by their characters, and give the answers in order."""
+    lengths = [
+        len(text) if isinstance(text, str) else len(text[0]) + len(text[1]) for text in texts
+    ]
+    order = np.argsort(lengths, kind="stable")[::-1]
+    classes = np.empty(len(texts), np.int64)
+    classes[order] = answer([texts[row] for row in order], batch_size).classes
+    return Answers(classes)
+
+
+# One graph in ONNX Runtime and in OpenVINO.
+
+
+def _graphs(folder: ModelFolder, parent: Path, threads: int) -> Iterator[Contender]:
+    if not installed("torch", "transformers", "onnx", what="a plain ONNX graph"):
+        return
+    encoder = TextEncoder.from_folder(folder.path, folder.config.max_length)
+    graph = parent / "plain.onnx"
+    with _silent():
+        from fastbert.bench.graph import save_plain_graph
+
+        save_plain_graph(folder, gives_segments=encoder.gives_segments, path=graph)
+    runs: dict[tuple[str, str, str], Run] = {}
+    if installed("onnxruntime", what="plain ONNX Runtime"):
+        runs["ONNX Runtime", "onnx", "fp32"] = _onnx_run(graph, threads)
+        runs["ONNX Runtime", "onnx", "int8"] = _onnx_run(_onnx_int8(graph), threads)
+    if installed("openvino", what="plain OpenVINO"):
+        from openvino import Core
+
+        core = Core()
+        plain = core.read_model(graph)
+        runs["OpenVINO", "openvino", "fp32"] = _openvino_run(plain, "f32", threads)
+        if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            runs["OpenVINO", "openvino", "bf16"] = _openvino_run(plain, "bf16", threads)
+        if installed("nncf", what="plain OpenVINO in int8"):
+            runs["OpenVINO", "openvino", "int8"] = _openvino_run(
+                _openvino_int8(core.read_model(graph)),
+                "f32",
+                threads,
+                DYNAMIC_QUANTIZATION_GROUP_SIZE=folder.shape.hidden_size,
+            )
+    for (name, runtime, precision), run in runs.items():
+        answer = partial(_by_batches, encoder, run)
+        yield Contender(f"{name} {precision}", runtime, precision, threads, answer)
+
+
+def _by_batches(encoder: TextEncoder, run: Run, texts: Sequence[Text], batch_size: int) -> Answers:
+    tokens = encoder.encode(texts)
+    classes = np.empty(len(tokens), np.int64)
+    for rows in batches_of_similar_length([len(row) for row in tokens], batch_size):
+        batch = encoder.collate([tokens[row] for row in rows])
+        classes[rows] = run(_feeds(batch)).argmax(axis=-1)
+    return Answers(classes)
+
+
+def _feeds(batch: TokenBatch) -> Feeds:
+    feeds = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    if batch.token_type_ids is not None:
+        feeds["token_type_ids"] = batch.token_type_ids
+    return feeds
+
+
+# How each runtime is set up.
+
+
+def onnx_session(model: Path | bytes, threads: int) -> Any:
+    """Return an ONNX Runtime session of a graph or its file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors
+    # Once it has answered, its threads must not spin while others have their turn.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _onnx_run(graph: Path, threads: int) -> Run:
+    session = onnx_session(graph, threads)
+    names = [item.name for item in session.get_inputs()]
+    return lambda feeds: session.run(["logits"], {name: feeds[name] for name in names})[0]
+
+
+def _onnx_int8(graph: Path) -> Path:
+    """Quantise a graph the way ONNX Runtime does without calibration data."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantised = graph.with_name("plain_int8.onnx")
+    with _silent():
+        quantize_dynamic(graph, quantised, weight_type=QuantType.QInt8)
+    return quantised
+
+
+def _openvino_run(model: Any, hint: str, threads: int, **settings: Any) -> Run:
+    """Compile a model for one stream; `hint` is the precision, whose default may be bf16."""
+    from openvino import Core
+
+    compiled = Core().compile_model(
+        model,
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": hint,
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            **settings,
+        },
+    )
+    request = compiled.create_infer_request()
+    names = [port.get_any_name() for port in compiled.inputs]
+    return lambda feeds: request.infer({name: feeds[name] for name in names}, share_inputs=True)[0]
+
+
+def _openvino_int8(model: Any) -> Any:
+    """Compress the weights; activations are quantised as they come, a row's by themselves."""
+    with _silent():
+        import nncf
+
+        return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep to themselves what exporters and quantisers say, in logs, bars and warnings."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

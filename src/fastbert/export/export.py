@@ -1,0 +1,165 @@
+"""`fastbert export`: write a runtime's files into a model folder, if they answer alike.
+
+Stages are traced once as ONNX. For ONNX Runtime they are the files; OpenVINO converts them, and
+compresses the weights where int8 is asked for. Before anything reaches the folder the export
+answers the same texts as torch, and one that answers otherwise is refused.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
+from importlib.metadata import PackageNotFoundError, version
+from io import StringIO
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto
+
+from fastbert.classifier import FastBertClassifier, Text
+from fastbert.errors import ExportError
+from fastbert.export.adaptive import adaptive_model
+from fastbert.export.int8 import quantised
+from fastbert.export.parity import compare, refuse_beyond_bar
+from fastbert.export.sample import SAMPLE_TEXTS
+from fastbert.export.stages import stage_models
+from fastbert.folder import ModelFolder, fill_stage, hash_of_file, open_folder, staged_folder
+from fastbert.measures import Entropy, measure_to_json
+from fastbert.nn.backend import TorchBackend
+from fastbert.nn.model import FastBertModel
+from fastbert.runtime.manifest import (
+    ADAPTIVE_FILE,
+    EXPORTED_FROM,
+    MANIFEST_FILE,
+    PRECISIONS,
+    Export,
+    ExportManifest,
+    Precision,
+    Runtime,
+)
+from fastbert.runtime.open import open_backend
+from fastbert.text import TextEncoder
+
+COMPARED_TEXTS = 1_000
+PACKAGES = ("fastbert-kit", "torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf")
+
+
+def export_model(
+    folder: str | Path,
+    *,
+    runtime: Runtime,
+    precision: Precision = "fp32",
+    adaptive: bool = False,
+    texts: Sequence[Text] | None = None,
+    source: str = "built-in sentences",
+    stages: Sequence[ModelProto] | None = None,
+) -> ExportManifest:
+    """Export a model folder for a runtime, into the folder itself.
+
+    Args:
+        folder: A model folder; an earlier export for the runtime is replaced.
+        runtime: What shall run it.
+        precision: In what it shall compute.
+        adaptive: Also write the whole model as one ONNX file that exits early by itself.
+        texts: Texts to compare with torch on; the first ones, at most `COMPARED_TEXTS`.
+        source: What to call these texts, a name that may be published.
+        stages: What `traced` returned for this folder, for several exports of it; most of the time
+            goes into tracing.
+
+    Raises:
+        ExportError: The runtime has no such precision, or the export answers otherwise than torch.
+        FolderError: The folder is damaged or cannot be written.
+        ValueError: The calibration's measure of doubt cannot be part of an adaptive file.
+    """
+    if precision not in PRECISIONS[runtime]:
+        raise ExportError(
+            f"{runtime} computes in {' or '.join(PRECISIONS[runtime])}, not in {precision}"
+        )
+    if adaptive and runtime != "onnx":
+        raise ExportError("the adaptive file is ONNX: ask for it with --runtime onnx")
+    opened = open_folder(folder)
+    encoder = TextEncoder.from_folder(opened.path, opened.config.max_length)
+    model = FastBertModel.load(opened)
+    original = FastBertClassifier(TorchBackend(model), encoder, opened)
+    if stages is None:
+        stages = stage_models(model, gives_segments=encoder.gives_segments)
+    if runtime == "onnx" and precision == "int8":
+        stages = [stages[0], *map(quantised, stages[1:])]
+
+    with staged_folder(opened.path) as stage:
+        fill_stage(opened, stage)
+        export = Export(stage / runtime, runtime, precision, opened.config.num_layers)
+        shutil.rmtree(export.path, ignore_errors=True)
+        export.path.mkdir()
+        _write_stages(stages, export)
+        exported = FastBertClassifier(open_backend(export), encoder, opened)
+        if adaptive:
+            onnx.save(_adaptive(stages, original), export.path / ADAPTIVE_FILE)
+        parity = compare(original, exported, list(texts or SAMPLE_TEXTS)[:COMPARED_TEXTS], source)
+        refuse_beyond_bar(parity, precision)
+        manifest = ExportManifest(
+            runtime=runtime,
+            precision=precision,
+            files={path.name: hash_of_file(path) for path in sorted(export.path.iterdir())},
+            exported_from={name: opened.config.hashes[name] for name in EXPORTED_FROM},
+            versions=_installed_versions(),
+            parity=parity,
+        )
+        (export.path / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def traced(folder: ModelFolder) -> list[ModelProto]:
+    """Return the stages of a folder's model."""
+    encoder = TextEncoder.from_folder(folder.path, folder.config.max_length)
+    return stage_models(FastBertModel.load(folder), gives_segments=encoder.gives_segments)
+
+
+def _adaptive(stages: Sequence[ModelProto], classifier: FastBertClassifier) -> ModelProto:
+    """Return the whole model as one file, judging as the calibration does, else as the paper."""
+    calibrated = classifier.config.calibration is not None
+    measure = classifier.calibration.measure if calibrated else Entropy()
+    metadata = {
+        "labels": json.dumps(classifier.labels, ensure_ascii=False),
+        "num_layers": str(classifier.num_layers),
+        "max_length": str(classifier.config.max_length),
+        "criterion": json.dumps(measure_to_json(measure)),
+        "fastbert": version("fastbert-kit"),
+    }
+    return adaptive_model(stages, measure, metadata)
+
+
+def _write_stages(stages: Sequence[ModelProto], export: Export) -> None:
+    for stage, path in zip(stages, export.stages, strict=True):
+        if export.runtime == "onnx":
+            _write_onnx(stage, path)
+        else:
+            _write_openvino(stage, path, export.precision)
+
+
+def _write_onnx(stage: ModelProto, path: Path) -> None:
+    """Write the graph, and the weights beside it, where the runtime can map them into memory."""
+    copy = ModelProto.FromString(stage.SerializeToString())  # saving empties the tensors
+    onnx.save_model(
+        copy, path, save_as_external_data=True, location=f"{path.stem}.bin", size_threshold=1_024
+    )
+
+
+def _write_openvino(stage: ModelProto, path: Path, precision: Precision) -> None:
+    import openvino
+
+    converted = openvino.Core().read_model(stage.SerializeToString())
+    if precision == "int8":
+        with redirect_stdout(StringIO()):  # where nncf draws tables; it notes stdout when imported
+            import nncf
+
+            converted = nncf.compress_weights(converted, mode=nncf.CompressWeightsMode.INT8_SYM)
+    openvino.save_model(converted, path, compress_to_fp16=False)
+
+
+def _installed_versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions

@@ -1,0 +1,100 @@
+"""How an export's answers differ from those of torch, and how much they may."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from fastbert.calibration import RecordedExits
+from fastbert.classifier import FastBertClassifier, Text
+from fastbert.criteria import EntropyCriterion, ExitCriterion, ThresholdCriterion, log_softmax
+from fastbert.errors import ExportError
+from fastbert.goals import doubts_of
+from fastbert.measures import Entropy
+from fastbert.runtime.manifest import Parity, Precision
+
+NEAR = 1e-4  # of a threshold: rounding may fall to either side
+MAX_DROP = 0.005  # the goal whose thresholds are compared, if the model is calibrated
+
+# The share of rows that may get another label at speed 0, and that may leave elsewhere.
+BARS: dict[Precision, tuple[float, float]] = {
+    "fp32": (0.0, 0.0),
+    "bf16": (0.05, 0.25),
+    "int8": (0.05, 0.25),
+}
+
+
+def compare(
+    torch_classifier: FastBertClassifier,
+    exported: FastBertClassifier,
+    texts: Sequence[Text],
+    source: str,
+) -> Parity:
+    """Answer texts by torch and by an export, at speed 0 and at the speed in use."""
+    speed, criterion = _speed_in_use(torch_classifier)
+    recorded = torch_classifier.record(texts)
+    at_speed = recorded.replay(criterion)
+    full, fast = (
+        exported.classify(texts, EntropyCriterion(0.0)),
+        exported.classify(texts, criterion),
+    )
+    elsewhere = fast.exit_layer != at_speed.exit_layer
+    probabilities = np.exp(log_softmax(recorded.recorded[-1]))
+    return Parity(
+        rows=len(texts),
+        source=source,
+        speed=speed,
+        labels_differ=_differ(full.logits, recorded.recorded[-1]),
+        labels_differ_at_speed=_differ(fast.logits, at_speed.logits),
+        exit_layers_differ=int(elsewhere.sum()),
+        near_threshold=int((elsewhere & _near_threshold(recorded, criterion)).sum()),
+        max_probability_difference=float(
+            np.abs(np.exp(log_softmax(full.logits)) - probabilities).max()
+        ),
+    )
+
+
+def refuse_beyond_bar(parity: Parity, precision: Precision) -> None:
+    """Refuse an export that answers otherwise than torch.
+
+    Raises:
+        ExportError: More rows get another label or leave elsewhere than the precision explains.
+    """
+    labels, exit_layers = BARS[precision]
+    elsewhere = parity.exit_layers_differ - parity.near_threshold
+    if parity.labels_differ > labels * parity.rows or elsewhere > exit_layers * parity.rows:
+        raise ExportError(
+            f"not exported: of {parity.rows} rows ({parity.source}) {parity.labels_differ} get "
+            f"another label than from torch and {elsewhere} leave at another layer, more than "
+            f"{precision} explains; try --precision fp32"
+            if precision != "fp32"
+            else f"not exported: of {parity.rows} rows ({parity.source}) {parity.labels_differ} "
+            f"get another label than from torch and {elsewhere} leave at another layer; please "
+            "report this"
+        )
+
+
+def _speed_in_use(classifier: FastBertClassifier) -> tuple[float | dict[str, Any], ExitCriterion]:
+    if classifier.config.calibration is None:
+        return classifier.recommended_speed, EntropyCriterion(classifier.recommended_speed)
+    return {"max_drop": MAX_DROP}, classifier.speed_for(max_drop=MAX_DROP).criterion
+
+
+def _differ(
+    ours: Float[np.ndarray, "rows classes"], others: Float[np.ndarray, "rows classes"]
+) -> int:
+    return int((ours.argmax(axis=-1) != others.argmax(axis=-1)).sum())
+
+
+def _near_threshold(recorded: RecordedExits, criterion: ExitCriterion) -> Bool[np.ndarray, " rows"]:
+    """Return the rows whose doubt lies so near to a threshold that rounding may decide."""
+    if isinstance(criterion, ThresholdCriterion):
+        doubts = doubts_of(criterion.measure, recorded)
+        thresholds = np.array(criterion.thresholds)
+    else:
+        assert isinstance(criterion, EntropyCriterion)
+        doubts = doubts_of(Entropy(), recorded)
+        thresholds = np.full(len(doubts), criterion.speed)
+    near = np.abs(doubts - thresholds[:, None]) < NEAR
+    return np.asarray((near & (thresholds > 0)[:, None]).any(axis=0))

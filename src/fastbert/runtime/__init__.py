@@ -1,0 +1,1 @@
+"""Backends that run an exported model, with neither torch nor transformers."""

@@ -1,0 +1,118 @@
+"""ONNX Runtime: segments of stages, each joined into one graph."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import ModelProto, NodeProto, compose, helper
+
+from fastbert.errors import FolderError
+from fastbert.runtime.manifest import Export
+from fastbert.runtime.stages import Arrays, StageBackend
+
+
+class OnnxBackend(StageBackend):
+    """Runs an export with ONNX Runtime."""
+
+    def __init__(self, export: Export, threads: int | None = None) -> None:
+        """Get ready; graphs are read when the first text comes.
+
+        Args:
+            export: A verified export.
+            threads: Processor threads of one step; by default as many as there are cores.
+        """
+        super().__init__(export.num_layers)
+        self._files = export.stages
+        self._options = onnxruntime.SessionOptions()
+        self._options.log_severity_level = 3  # errors; its warnings speak of graphs, not to users
+        self._options.intra_op_num_threads = threads or 0
+        # Each segment has a pool. While another one runs, the threads of this one must not spin.
+        self._options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Weights lie beside the graphs, and the runtime maps them into memory by itself.
+        folder = "session.model_external_initializers_file_folder_path"
+        self._options.add_session_config_entry(folder, str(export.path.resolve()))
+
+    def make_segment(self, done: int, exit_layer: int) -> "OnnxSegment":
+        """Join the stages of a segment and hand them to the runtime."""
+        first = 0 if done == 0 else done + 1
+        stages = [_read(path) for path in self._files[first : exit_layer + 1]]
+        outputs = ["logits"] if exit_layer == self.num_exits else ["hidden_after", "logits"]
+        return OnnxSegment(join(stages, outputs), self._options)
+
+
+class OnnxSegment:
+    """A session, and which of the feeds it reads."""
+
+    def __init__(self, model: ModelProto, options: onnxruntime.SessionOptions) -> None:
+        """Let the runtime optimise a graph."""
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        self._inputs = [item.name for item in self._session.get_inputs()]
+
+    def __call__(self, feeds: Arrays) -> tuple[np.ndarray | None, np.ndarray]:
+        """Return the hidden states, if a layer follows, and the logits."""
+        *hidden, logits = self._session.run(None, {name: feeds[name] for name in self._inputs})
+        return (hidden[0] if hidden else None), logits
+
+
+def _read(path: Path) -> ModelProto:
+    try:
+        return onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's own, which is no public name
+        raise FolderError(f"{path}: cannot be read as ONNX: {error}") from error
+
+
+def join(stages: Sequence[ModelProto], outputs: Sequence[str]) -> ModelProto:
+    """Return neighbouring stages as one model; what leads to none of the outputs is left out.
+
+    Args:
+        stages: In the order in which they run; they are used up.
+        outputs: `hidden_after`, `logits` or both, of the last stage.
+    """
+    inputs, nodes, initializers = {}, [], []
+    hidden = "hidden"
+    for number, stage in enumerate(stages):
+        prefix = f"{number}/"
+        graph = compose.add_prefix(stage, prefix, inplace=True).graph
+        for item in graph.input:
+            name = item.name.removeprefix(prefix)
+            source = hidden if name == "hidden" else name
+            nodes.append(helper.make_node("Identity", [source], [item.name]))
+            if number == 0 or name == "attention_mask":
+                inputs[name] = _renamed(item, name)
+        nodes += graph.node
+        initializers += graph.initializer
+        hidden = graph.output[0].name
+    results = {"hidden_after": graph.output[0], "logits": graph.output[-1]}
+    nodes += [helper.make_node("Identity", [results[name].name], [name]) for name in outputs]
+    graph = helper.make_graph(
+        _leading_to(set(outputs), nodes),
+        "segment",
+        list(inputs.values()),
+        [_renamed(results[name], name) for name in outputs],
+    )
+    used = {name for node in graph.node for name in node.input}
+    graph.initializer.extend(item for item in initializers if item.name in used)
+    return helper.make_model(
+        graph, opset_imports=stages[0].opset_import, ir_version=stages[0].ir_version
+    )
+
+
+def _renamed(item: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
+    copy = onnx.ValueInfoProto()
+    copy.CopyFrom(item)
+    copy.name = name
+    return copy
+
+
+def _leading_to(wanted: set[str], nodes: Sequence[NodeProto]) -> list[NodeProto]:
+    """Return the nodes that what is wanted depends on; nodes come in the order they run."""
+    kept = []
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            kept.append(node)
+            wanted.update(node.input)
+    return kept[::-1]

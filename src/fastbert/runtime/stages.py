@@ -1,0 +1,168 @@
+"""What the exported backends share: rows travel through segments of stages, in small steps.
+
+A segment is a run of layers that ends at an exit, with the embeddings before its first layer. The
+exits that nobody asks fall inside segments, so they cost nothing and neither does the way back to
+Python. A segment runs a few hundred tokens at a time, which keeps a processor busy and its caches
+warm: rows that are left over from a large batch are packed again, and each step is only as long as
+its longest row.
+"""
+
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from fastbert.text import TokenBatch
+
+TOKENS_A_STEP = 1_024
+KEPT_LAYERS = 2  # times the model's layers that compiled segments may hold in all
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@runtime_checkable
+class Segment(Protocol):
+    """Some layers and the exit after them, ready to run in any thread."""
+
+    def __call__(self, feeds: Arrays) -> tuple[np.ndarray | None, np.ndarray]:
+        """Return the hidden states, if a layer follows, and the logits.
+
+        What is returned is the caller's; no later call changes it.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class RunningRows:
+    """The rows still running, after `exit_layer` layers.
+
+    Rows that left are skipped, not removed: the next step copies what it reads anyway.
+
+    Args:
+        exit_layer: How many layers they ran.
+        arrays: What the next segment reads: the tokens, later the hidden states and the mask.
+        rows: Which rows of the arrays are running.
+        lengths: Real tokens of each of these.
+    """
+
+    exit_layer: int
+    arrays: Arrays
+    rows: Int[np.ndarray, " rows"]
+    lengths: Int[np.ndarray, " rows"]
+
+
+class StageBackend(ABC):
+    """An exit backend over stages; a runtime says how a segment of them is made."""
+
+    def __init__(self, num_exits: int) -> None:
+        """Begin without any segment; they are made when they are first needed."""
+        self._num_exits = num_exits
+        self._segments: OrderedDict[tuple[int, int], Segment] = OrderedDict()
+        self._most_layers = KEPT_LAYERS * num_exits
+        self._lock = threading.Lock()
+
+    @abstractmethod
+    def make_segment(self, done: int, exit_layer: int) -> Segment:
+        """Make the segment of the layers after `done` up to `exit_layer`, with its exit."""
+
+    def fitting(self, rows: int, length: int) -> tuple[int, int]:
+        """Return the shape in which so many rows of this length are run: at least as large."""
+        return rows, length
+
+    @property
+    def num_exits(self) -> int:
+        """The number of encoder layers."""
+        return self._num_exits
+
+    def start(self, batch: TokenBatch) -> RunningRows:
+        """Take the tokens; they are embedded with the first layers."""
+        arrays = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        if batch.token_type_ids is not None:
+            arrays["token_type_ids"] = batch.token_type_ids
+        return RunningRows(0, arrays, np.arange(len(batch)), batch.attention_mask.sum(axis=1))
+
+    def advance(
+        self, state: RunningRows, exit_layer: int
+    ) -> tuple[RunningRows, Float[np.ndarray, "rows classes"]]:
+        """Run the layers up to an exit and the exit itself."""
+        segment = self._segment(state.exit_layer, exit_layer)
+        answers = [self._run(segment, state, step) for step in steps(state.lengths)]
+        logits = _joined([logits for _, logits in answers])
+        if exit_layer == self.num_exits:
+            return RunningRows(exit_layer, {}, state.rows, state.lengths), logits
+        longest = int(state.lengths.max())
+        arrays = {
+            "hidden": _stacked([hidden for hidden, _ in answers], longest),
+            "attention_mask": state.arrays["attention_mask"][state.rows, :longest],
+        }
+        return RunningRows(exit_layer, arrays, np.arange(len(logits)), state.lengths), logits
+
+    def keep(self, state: RunningRows, rows: Int[np.ndarray, " rows"]) -> RunningRows:
+        """Return the named rows only, in that order."""
+        return replace(state, rows=state.rows[rows], lengths=state.lengths[rows])
+
+    def _segment(self, done: int, exit_layer: int) -> Segment:
+        """Return a segment; the one not used for longest makes place when there are too many."""
+        key = (done, exit_layer)
+        with self._lock:
+            if key not in self._segments:
+                self._segments[key] = self.make_segment(done, exit_layer)
+                while sum(end - start for start, end in self._segments) > self._most_layers:
+                    self._segments.popitem(last=False)
+            self._segments.move_to_end(key)
+            return self._segments[key]
+
+    def _run(
+        self, segment: Segment, state: RunningRows, step: slice
+    ) -> tuple[np.ndarray | None, np.ndarray]:
+        """Run some of the rows, without what of their padding is not needed."""
+        rows, longest = state.rows[step], int(state.lengths[step].max())
+        shape = self.fitting(len(rows), longest)
+        feeds = {name: _filled(array, rows, longest, shape) for name, array in state.arrays.items()}
+        hidden, logits = segment(feeds)
+        return None if hidden is None else hidden[: len(rows), :longest], logits[: len(rows)]
+
+
+def steps(lengths: Int[np.ndarray, " rows"]) -> Iterator[slice]:
+    """Yield runs of neighbouring rows, each of about `TOKENS_A_STEP` tokens with its padding."""
+    start, longest = 0, 0
+    for row, length in enumerate(lengths.tolist()):
+        longest = max(longest, length)
+        if row > start and (row + 1 - start) * longest > TOKENS_A_STEP:
+            yield slice(start, row)
+            start, longest = row, length
+    yield slice(start, len(lengths))
+
+
+def _filled(
+    array: np.ndarray, rows: Int[np.ndarray, " rows"], longest: int, shape: tuple[int, int]
+) -> np.ndarray:
+    """Return some rows up to their longest, with zeros up to a shape of rows and length."""
+    filled = np.empty((*shape, *array.shape[2:]), array.dtype)
+    for place, row in enumerate(rows.tolist()):  # each is in one piece: faster than a gather
+        filled[place, :longest] = array[row, :longest]
+    filled[len(rows) :] = 0
+    filled[:, longest:] = 0
+    return filled
+
+
+def _stacked(blocks: list[Any], longest: int) -> np.ndarray:
+    """Return the hidden states of all steps as one array."""
+    if len(blocks) == 1:
+        return np.asarray(blocks[0])
+    rows = sum(len(block) for block in blocks)
+    stacked = np.zeros((rows, longest, blocks[0].shape[2]), blocks[0].dtype)
+    start = 0
+    for block in blocks:
+        stacked[start : start + len(block), : block.shape[1]] = block
+        start += len(block)
+    return stacked
+
+
+def _joined(arrays: list[Any]) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

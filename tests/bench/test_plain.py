@@ -1,0 +1,130 @@
+"""The plain contenders: they answer what the model answers, and leave no files behind."""
+
+import logging
+import shutil
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastbert.bench import contenders
+from fastbert.bench.contenders import Contender
+from fastbert.bench.graph import save_plain_graph
+from fastbert.bench.plain import PIPELINE, plain_contenders
+from fastbert.classifier import FastBertClassifier, Text
+from fastbert.folder import ModelFolder
+from tests.bench import models
+from tests.bench.models import varied_folder
+
+WORDS = [str(text) for text in models.TEXTS]
+TEXTS: list[Text] = [*WORDS, *zip(WORDS[:6], WORDS[6:12], strict=True), " ".join(WORDS)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    return varied_folder(tmp_path_factory.mktemp("model") / "model")
+
+
+@pytest.fixture(scope="module")
+def graph(folder: ModelFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("graph") / "plain.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own
+        save_plain_graph(folder, gives_segments=True, path=path)
+    return path
+
+
+def expected_classes(folder: ModelFolder) -> list[int]:
+    classifier = FastBertClassifier.from_pretrained(folder.path, device="cpu")
+    found: list[int] = classifier.predict_proba(TEXTS, 0.0).argmax(axis=-1).tolist()
+    return found
+
+
+def answers_alike(entry: Contender, expected: list[int]) -> bool:
+    together, alone = entry.answer(TEXTS, 7), [entry.answer([text], 1) for text in TEXTS]
+    assert together.exit_layer is None
+    one_by_one = np.concatenate([answer.classes for answer in alone])
+    return bool(np.array_equal(together.classes, expected) and np.array_equal(one_by_one, expected))
+
+
+def test_plain_contenders_answer_as_the_model(
+    folder: ModelFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("nncf")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    expected = expected_classes(folder)
+    assert len(set(expected)) > 1
+    with plain_contenders(folder, 1) as field:
+        in_fp32 = [entry for entry in field if entry.precision == "fp32"]
+        assert [entry.name for entry in in_fp32] == [
+            PIPELINE,
+            f"{PIPELINE}, sorted",
+            "ONNX Runtime fp32",
+            "OpenVINO fp32",
+        ]
+        for entry in in_fp32:
+            assert answers_alike(entry, expected), entry.name
+        others = {entry.name: entry for entry in field if entry.precision != "fp32"}
+        assert {"ONNX Runtime int8", "OpenVINO int8"} <= others.keys()
+        for entry in others.values():  # coarser arithmetic, which may turn a close call
+            assert np.mean(entry.answer(TEXTS, 7).classes == expected) > 0.8, entry.name
+        assert not any(entry.is_ours for entry in field)
+        assert list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr().out == ""  # where the command prints its JSON
+    assert logging.root.manager.disable == logging.NOTSET
+
+
+def test_the_papers_head_takes_part_but_for_the_pipeline(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("nncf")
+    folder = varied_folder(tmp_path / "paper", "paper")
+    expected = expected_classes(folder)
+    with plain_contenders(folder, 1) as field:
+        assert f"{PIPELINE} is left out" in caplog.text
+        assert {entry.name for entry in field} >= {"ONNX Runtime fp32", "OpenVINO fp32"}
+        for entry in field:
+            if entry.precision == "fp32":
+                assert answers_alike(entry, expected), entry.name
+
+
+@pytest.mark.parametrize(
+    ("absent", "left_out", "stays"),
+    [
+        ("openvino", "OpenVINO fp32", "ONNX Runtime int8"),
+        ("onnxruntime", "ONNX Runtime int8", "OpenVINO fp32"),
+        ("nncf", "OpenVINO int8", "OpenVINO fp32"),
+        ("onnx", "ONNX Runtime fp32", PIPELINE),
+    ],
+)
+def test_a_runtime_that_is_not_installed_is_left_out(
+    absent: str,
+    left_out: str,
+    stays: str,
+    folder: ModelFolder,
+    graph: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("nncf")
+    monkeypatch.setattr(
+        contenders, "find_spec", lambda name: None if name == absent else find_spec(name)
+    )
+    monkeypatch.setattr(
+        "fastbert.bench.graph.save_plain_graph",
+        lambda folder, gives_segments, path: shutil.copyfile(graph, path),
+    )
+    with caplog.at_level(logging.WARNING), plain_contenders(folder, 1) as field:
+        names = {entry.name for entry in field}
+    assert stays in names
+    assert left_out not in names
+    assert [f"it needs {absent}: pip install" in line for line in caplog.messages] == [True]

@@ -1,0 +1,131 @@
+"""`export_model`: what it writes, and what it refuses to write."""
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from fastbert.classifier import FastBertClassifier
+from fastbert.errors import ExportError, FolderError
+from fastbert.export import export as export_module
+from fastbert.export.export import export_model, traced
+from fastbert.folder import open_folder
+from fastbert.runtime.manifest import ExportManifest, open_export, read_manifest
+from tests.test_classifier import save_model
+from tests.tiny_data import examples
+
+Export = Callable[..., ExportManifest]
+
+ROWS = 24
+TEXTS = [example.text for example in examples(ROWS, seed=5)]
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> list[onnx.ModelProto]:
+    return traced(open_folder(save_model(tmp_path_factory.mktemp("traced") / "model", "bert")))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save_model(tmp_path / "model", "bert")
+
+
+@pytest.fixture
+def export(stages: list[onnx.ModelProto]) -> Export:
+    return partial(export_model, stages=stages)
+
+
+def test_an_export_says_how_it_was_compared(folder: Path, export: Export) -> None:
+    manifest = export(folder, runtime="onnx", texts=TEXTS, source="some texts")
+    parity = manifest.parity
+    assert (parity.rows, parity.source, parity.speed) == (ROWS, "some texts", 0.5)
+    assert (parity.labels_differ, parity.exit_layers_differ) == (0, 0)
+    assert 0 < parity.max_probability_difference < 1e-5
+    assert read_manifest(open_folder(folder), "onnx") == manifest
+
+
+def test_without_texts_built_in_sentences_are_compared(folder: Path, export: Export) -> None:
+    assert export(folder, runtime="onnx").parity.source == "built-in sentences"
+
+
+def test_a_calibrated_model_is_compared_at_its_own_thresholds(folder: Path, export: Export) -> None:
+    classifier = FastBertClassifier.from_pretrained(folder, runtime="torch")
+    rows = examples(60, seed=2)
+    calibration = classifier.calibrate([row.text for row in rows], [str(row.label) for row in rows])
+    classifier.save_calibration(calibration, "made")
+    manifest = export(folder, runtime="onnx", texts=TEXTS)
+    assert manifest.parity.speed == {"max_drop": 0.005}
+
+
+def test_exports_for_two_runtimes_and_the_calibration_live_together(
+    folder: Path, export: Export
+) -> None:
+    export(folder, runtime="onnx", precision="int8", texts=TEXTS)
+    export(folder, runtime="openvino", texts=TEXTS)
+    classifier = FastBertClassifier.from_pretrained(folder)
+    rows = examples(60, seed=2)
+    calibration = classifier.calibrate([row.text for row in rows], [str(row.label) for row in rows])
+    classifier.save_calibration(calibration, "made")
+    opened = open_folder(folder)
+    assert open_export(opened, "onnx").precision == "int8"
+    assert open_export(opened, "openvino").precision == "fp32"
+    assert classifier.calibration.recorded.num_rows == 60
+
+
+def test_an_earlier_export_is_replaced_as_a_whole(folder: Path, export: Export) -> None:
+    export(folder, runtime="onnx", texts=TEXTS, adaptive=True)
+    assert (folder / "onnx" / "adaptive.onnx").is_file()
+    export(folder, runtime="onnx", precision="int8", texts=TEXTS)
+    assert not (folder / "onnx" / "adaptive.onnx").exists()
+    assert open_export(open_folder(folder), "onnx").precision == "int8"
+
+
+def test_an_export_that_answers_otherwise_is_refused_and_nothing_changes(
+    folder: Path, export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def inverted(stages: Any, target: Any) -> None:
+        stages = [onnx.ModelProto.FromString(stage.SerializeToString()) for stage in stages]
+        for stage in stages:
+            for tensor in stage.graph.initializer:
+                if len(tensor.dims) == 2:
+                    array = onnx.numpy_helper.to_array(tensor)
+                    if array.dtype == np.float32:
+                        tensor.CopyFrom(onnx.numpy_helper.from_array(-array, tensor.name))
+        write(stages, target)
+
+    write = export_module._write_stages
+    monkeypatch.setattr(export_module, "_write_stages", inverted)
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(ExportError, match=r"^not exported: of 24 rows .* get another label"):
+        export(folder, runtime="onnx", texts=TEXTS)
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"runtime": "onnx", "precision": "bf16"}, "onnx computes in fp32 or int8, not in bf16"),
+        ({"runtime": "openvino", "adaptive": True}, "ask for it with --runtime onnx"),
+    ],
+)
+def test_what_a_runtime_cannot_do_is_said_at_once(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        export_model(tmp_path / "nothing here", **options)
+
+
+def test_an_export_of_other_weights_does_not_outlive_them(
+    folder: Path, export: Export, tmp_path: Path
+) -> None:
+    export(folder, runtime="onnx", texts=TEXTS)
+    other = save_model(tmp_path / "other", "ernie")
+    shutil.copytree(folder / "onnx", other / "onnx")
+    with pytest.raises(FolderError, match=r"onnx: was exported from another .*export again"):
+        FastBertClassifier.from_pretrained(other)

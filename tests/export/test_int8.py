@@ -1,0 +1,73 @@
+"""int8 in standard operators: near the original, and each row on its own."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from fastbert.export.int8 import quantised
+
+ROWS, LENGTH, WIDTH, OUT = 6, 5, 32, 24
+
+
+@pytest.fixture(scope="module")
+def original() -> ModelProto:
+    """A product with a constant matrix, and one of two inputs, which must stay."""
+    weight = np.random.default_rng(0).normal(size=(WIDTH, OUT)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["hidden", "weight"], ["product"]),
+            helper.make_node("Transpose", ["product"], ["turned"], perm=[0, 2, 1]),
+            helper.make_node("MatMul", ["product", "turned"], ["scores"]),
+        ],
+        "stage",
+        [helper.make_tensor_value_info("hidden", TensorProto.FLOAT, ["rows", "length", WIDTH])],
+        [
+            helper.make_tensor_value_info("product", TensorProto.FLOAT, ["rows", "length", OUT]),
+            helper.make_tensor_value_info(
+                "scores", TensorProto.FLOAT, ["rows", "length", "length"]
+            ),
+        ],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def product(model: ModelProto, hidden: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    return np.asarray(session.run(["product"], {"hidden": hidden})[0])
+
+
+def hidden_states() -> np.ndarray:
+    states = np.random.default_rng(1).normal(size=(ROWS, LENGTH, WIDTH)).astype(np.float32)
+    states[2] *= 50  # a scale for the whole batch would lose the other rows
+    states[4, 3] = 0  # padding
+    return states
+
+
+def test_products_are_near_the_originals(original: ModelProto) -> None:
+    hidden = hidden_states()
+    exact, ours = product(original, hidden), product(quantised(original), hidden)
+    error = np.abs(ours - exact).max(axis=(1, 2)) / np.abs(exact).max(axis=(1, 2))
+    assert (error < 0.02).all()
+    assert (error > 0).any()  # it is int8 after all
+    assert (ours[4, 3] == 0).all()
+
+
+def test_a_row_is_answered_bit_by_bit_as_if_it_were_alone(original: ModelProto) -> None:
+    hidden = hidden_states()
+    together = product(quantised(original), hidden)
+    for row in range(ROWS):
+        assert np.array_equal(together[row], product(quantised(original), hidden[[row]])[0])
+
+
+def test_only_products_with_constants_change_and_the_original_stays(original: ModelProto) -> None:
+    before = original.SerializeToString()
+    model = quantised(original)
+    operators = [node.op_type for node in model.graph.node]
+    assert operators.count("MatMul") == 1
+    assert operators.count("MatMulInteger") == 1
+    assert original.SerializeToString() == before
+    assert "weight" not in {item.name for item in model.graph.initializer}
+    onnx.checker.check_model(model, full_check=True)

@@ -1,0 +1,118 @@
+"""Stages, joined by hand one after the other, answer as the model does."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastbert.errors import ExportError
+from fastbert.export import stages as stages_module
+from fastbert.export.stages import stage_models
+from fastbert.folder import StudentLayout
+from fastbert.nn.heads import padding_bias
+from fastbert.nn.model import FastBertModel, PaperClassifier
+from tests.tiny import CLASSES, FAMILIES, tiny_batch, tiny_classifier, tiny_encoder
+
+LENGTHS = (5, 11, 2, 8)  # neither the rows nor the length of the trace
+LAYERS = 2
+
+
+def two_layers(family: str) -> dict[str, Any]:
+    return {"n_layers" if family == "distilbert" else "num_hidden_layers": LAYERS}
+
+
+def random_model(teacher: Any, pooling: Any = "first") -> FastBertModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return FastBertModel(teacher, StudentLayout(pooling, 8, 2)).eval()
+
+
+@torch.no_grad()
+def answers_of_torch(model: FastBertModel, batch: dict[str, Tensor]) -> list[np.ndarray]:
+    state, bias = model.backbone.start(**batch), padding_bias(batch["attention_mask"])
+    answers = []
+    for layer in range(model.num_exits):
+        state = model.backbone.layer(layer, state)
+        if layer < len(model.students):
+            answers.append(model.students[layer](model.backbone.exit_view(state.hidden), bias))
+        else:
+            answers.append(model.teacher_logits(state))
+    return [answer.numpy() for answer in answers]
+
+
+def answers_of_stages(stages: list[onnx.ModelProto], batch: dict[str, Tensor]) -> list[np.ndarray]:
+    feeds = {name: tensor.numpy() for name, tensor in batch.items()}
+    answers = []
+    for stage in stages:
+        session = onnxruntime.InferenceSession(stage.SerializeToString())
+        outputs = [item.name for item in session.get_outputs()]
+        inputs = {item.name: feeds[item.name] for item in session.get_inputs()}
+        results = dict(zip(outputs, session.run(None, inputs), strict=True))
+        answers += [results[name] for name in outputs if name == "logits"]
+        if outputs[0] != "logits":
+            feeds["hidden"] = results[outputs[0]]
+    return answers
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_family_answers_alike_in_another_shape_than_was_traced(family: str) -> None:
+    teacher = tiny_classifier(family, **two_layers(family))
+    model, batch = random_model(teacher), tiny_batch(teacher, LENGTHS)
+    stages = stage_models(model, gives_segments="token_type_ids" in batch)
+
+    for ours, theirs in zip(
+        answers_of_stages(stages, batch), answers_of_torch(model, batch), strict=True
+    ):
+        assert ours.shape == (len(LENGTHS), CLASSES)
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_students_that_read_the_mean_answer_alike() -> None:
+    teacher = tiny_classifier("bert", num_hidden_layers=LAYERS)
+    model, batch = random_model(teacher, "mean"), tiny_batch(teacher, LENGTHS)
+    [student, _] = answers_of_stages(stage_models(model, gives_segments=True), batch)
+    np.testing.assert_allclose(student, answers_of_torch(model, batch)[0], atol=1e-5)
+
+
+def test_the_papers_teacher_answers_alike() -> None:
+    encoder = tiny_encoder("bert", num_hidden_layers=LAYERS)
+    encoder.config.id2label = {0: "a", 1: "b", 2: "c"}
+    teacher = PaperClassifier(encoder, CLASSES, StudentLayout("first", 8, 2)).eval()
+    model = random_model(teacher)
+    batch = tiny_batch(encoder, LENGTHS)
+    answers = answers_of_stages(stage_models(model, gives_segments=True), batch)
+    np.testing.assert_allclose(answers[-1], answers_of_torch(model, batch)[-1], atol=1e-5)
+
+
+def test_the_model_stays_as_it_is() -> None:
+    model = random_model(tiny_classifier("bert", num_hidden_layers=LAYERS))
+    model.students[0].train()
+    stage_models(model, gives_segments=True)
+    assert model.teacher.config._attn_implementation == "sdpa"
+    assert model.students[0].training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+class ReadsItsSize(nn.Module):
+    """Does what the exporter can only do for one number of rows."""
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        return hidden.reshape(len(hidden), -1, 1)
+
+
+def test_a_trace_that_holds_for_one_shape_only_is_refused() -> None:
+    inputs = {"hidden": torch.zeros(3, 7, 4), "attention_mask": torch.ones(3, 7, dtype=torch.long)}
+    with pytest.raises(ExportError, match=r"^ReadsItsSize: the trace holds for one shape only"):
+        stages_module._to_onnx(ReadsItsSize(), inputs, ["hidden_after"])
+
+
+def test_a_stage_says_nothing_of_the_machine_that_traced_it() -> None:
+    model = random_model(tiny_classifier("bert", num_hidden_layers=LAYERS))
+    for stage in stage_models(model, gives_segments=True):
+        content = stage.SerializeToString()
+        assert b"/src/fastbert" not in content
+        assert b"site-packages" not in content

@@ -1,0 +1,259 @@
+"""Every exported backend answers as torch does, in any batch, in any thread."""
+
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastbert.classifier import FastBertClassifier
+from fastbert.criteria import EntropyCriterion, ThresholdCriterion
+from fastbert.engine import classify, record
+from fastbert.errors import ExportError, FolderError, MissingExtraError
+from fastbert.measures import MaxProbability, Patience
+from fastbert.runtime import open as open_module
+from fastbert.runtime.openvino_backend import OpenVinoBackend
+from fastbert.runtime.stages import KEPT_LAYERS, TOKENS_A_STEP, StageBackend, steps
+from tests.exported import KINDS, export_all
+from tests.test_classifier import SPEEDS, WORDS, save_model
+from tests.tiny_data import examples
+
+TEXTS = [example.text for example in examples(50, seed=9)]
+FP32 = [kind for kind in KINDS if kind[1] == "fp32"]
+
+words = st.lists(st.sampled_from(WORDS), max_size=25).map(" ".join)
+texts_and_pairs = st.lists(words | st.tuples(words, words), min_size=1, max_size=40)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder for each precision, exported for both runtimes."""
+    source = save_model(tmp_path_factory.mktemp("model") / "model", "bert")
+    copies = {}
+    for precision in ("int8", "fp32"):
+        copies[precision] = tmp_path_factory.mktemp(precision) / "model"
+        export_all(source, [kind for kind in KINDS if kind[1] == precision])
+        shutil.copytree(source, copies[precision])
+    return copies
+
+
+@pytest.fixture(scope="module", params=KINDS, ids="-".join)
+def exported(request: pytest.FixtureRequest, folders: dict[str, Path]) -> FastBertClassifier:
+    runtime, precision = request.param
+    return FastBertClassifier.from_pretrained(folders[precision], runtime=runtime, threads=1)
+
+
+@pytest.fixture(scope="module")
+def of_torch(folders: dict[str, Path]) -> FastBertClassifier:
+    return FastBertClassifier.from_pretrained(folders["fp32"], runtime="torch")
+
+
+@pytest.mark.parametrize("kind", FP32, ids="-".join)
+def test_fp32_answers_as_torch_does(
+    kind: Any, folders: dict[str, Path], of_torch: FastBertClassifier
+) -> None:
+    exported = FastBertClassifier.from_pretrained(folders["fp32"], runtime=kind[0])
+    texts: list[Any] = [*TEXTS, *zip(TEXTS[:7], TEXTS[7:14], strict=True)]
+    layers = set()
+    for speed in SPEEDS:
+        ours = exported.classify(texts, EntropyCriterion(speed), 16)
+        theirs = of_torch.classify(texts, EntropyCriterion(speed), 16)
+        assert ours.exit_layer.tolist() == theirs.exit_layer.tolist()
+        np.testing.assert_allclose(ours.logits, theirs.logits, atol=2e-5)
+        layers |= set(ours.exit_layer.tolist())
+    assert len(layers) >= 3
+    np.testing.assert_allclose(
+        exported.record(texts).recorded, of_torch.record(texts).recorded, atol=2e-5
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(texts_and_pairs, st.integers(1, 40), st.sampled_from(SPEEDS))
+def test_a_text_is_answered_as_if_it_were_alone(
+    exported: FastBertClassifier,
+    texts: list[str | tuple[str, str]],
+    batch_size: int,
+    speed: float,
+) -> None:
+    together = exported.classify(texts, EntropyCriterion(speed), batch_size)
+    for row, text in enumerate(texts):
+        alone = exported.classify([text], EntropyCriterion(speed))
+        assert together.exit_layer[row] == alone.exit_layer[0]
+        np.testing.assert_allclose(together.logits[row], alone.logits[0], atol=1e-5)
+
+
+def test_workers_change_nothing(folders: dict[str, Path], exported: FastBertClassifier) -> None:
+    backend = exported.backend
+    several = FastBertClassifier(backend, exported.encoder, exported.folder, workers=3)
+    for criterion in (EntropyCriterion(0.66), EntropyCriterion(0.0)):
+        ours, theirs = (
+            each.classify(TEXTS, criterion, batch_size=4) for each in (several, exported)
+        )
+        assert np.array_equal(ours.exit_layer, theirs.exit_layer)
+        np.testing.assert_allclose(ours.logits, theirs.logits, atol=1e-5)
+    assert several.classify([], EntropyCriterion(0.5)).exit_layer.tolist() == []
+    assert several.record(TEXTS, 7).num_rows == len(TEXTS)
+
+
+def test_one_classifier_serves_many_threads(exported: FastBertClassifier) -> None:
+    alone = [exported.predict(text, 0.66) for text in TEXTS]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda text: exported.predict(text, 0.66), TEXTS))
+    assert [row.exit_layer for row in together] == [row.exit_layer for row in alone]
+    assert [row.label for row in together] == [row.label for row in alone]
+
+
+def test_a_state_is_not_changed_by_what_runs_after_it(exported: FastBertClassifier) -> None:
+    # Runtimes write each answer where the last one was.
+    [(_, first)] = exported.batches(exported.encode(TEXTS[:5]), 5)
+    [(_, second)] = exported.batches(exported.encode(TEXTS[5:10]), 5)
+    backend = exported.backend
+    expected = record(backend, first)
+    state, logits = backend.advance(backend.start(first), 1)
+    kept = logits.copy()
+    backend.advance(backend.start(second), 1)
+    assert np.array_equal(logits, kept)
+    for exit_layer in range(2, backend.num_exits + 1):
+        state, logits = backend.advance(state, exit_layer)
+        np.testing.assert_allclose(logits, expected[exit_layer - 1], atol=1e-5)
+
+
+def test_rows_are_kept_in_the_order_asked_for(exported: FastBertClassifier) -> None:
+    [(_, batch)] = exported.batches(exported.encode(TEXTS[:6]), 6)
+    backend, rows = exported.backend, np.array([4, 0, 3])
+    state, _ = backend.advance(backend.start(batch), 1)
+    state = backend.keep(backend.keep(state, np.array([4, 0, 2, 3])), np.array([0, 1, 3]))
+    _, logits = backend.advance(state, 3)
+    np.testing.assert_allclose(logits, record(backend, batch)[2, rows], atol=1e-5)
+
+
+def test_layers_between_the_watched_exits_are_one_segment(exported: FastBertClassifier) -> None:
+    backend = exported.backend
+    assert isinstance(backend, StageBackend)
+    backend._segments.clear()
+    criterion = ThresholdCriterion(MaxProbability(), (0.0, 1e-9, 0.0))
+    [(_, batch)] = exported.batches(exported.encode(TEXTS[:3]), 3)
+    classify(backend, batch, criterion)
+    assert list(backend._segments) == [(0, 2), (2, 4)]
+
+
+def test_segments_that_are_not_in_use_make_place(exported: FastBertClassifier) -> None:
+    backend = exported.backend
+    assert isinstance(backend, StageBackend)
+    [(_, batch)] = exported.batches(exported.encode(TEXTS[:3]), 3)
+    for thresholds in ((1e-9, 0, 0), (0, 1e-9, 0), (0, 0, 1e-9), (1e-9, 1e-9, 1e-9), (0, 0, 0)):
+        classify(backend, batch, ThresholdCriterion(Patience(), tuple(map(float, thresholds))))
+    assert (0, 4) in backend._segments
+    layers = sum(end - start for start, end in backend._segments)
+    assert layers <= KEPT_LAYERS * backend.num_exits
+
+
+# Shapes.
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=300))
+def test_steps_hold_every_row_once_and_few_tokens(lengths: list[int]) -> None:
+    made = list(steps(np.array(lengths)))
+    assert [row for step in made for row in range(step.start, step.stop)] == list(
+        range(len(lengths))
+    )
+    for step in made:
+        longest = max(lengths[step])
+        assert step.stop - step.start == 1 or (step.stop - step.start) * longest <= TOKENS_A_STEP
+
+
+@given(st.integers(1, 64), st.integers(1, 512))
+def test_shapes_are_rounded_up_a_little(rows: int, length: int) -> None:
+    fitting = OpenVinoBackend.fitting
+    fitted_rows, fitted_length = fitting(None, rows, length)  # type: ignore[arg-type]  # no state
+    assert rows <= fitted_rows <= max(rows * 1.25, rows)
+    assert length <= fitted_length < length + 4
+
+
+def test_there_are_few_shapes() -> None:
+    shapes = {OpenVinoBackend.fitting(None, rows, 8)[0] for rows in range(1, 33)}  # type: ignore[arg-type]
+    assert len(shapes) == 16
+
+
+# Which runtime.
+
+
+def test_auto_takes_openvino_then_onnx_then_torch(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(folders["fp32"], tmp_path / "model")
+    names = []
+    for gone in ("openvino", "onnx", None):
+        names.append(type(FastBertClassifier.from_pretrained(folder).backend).__name__)
+        if gone:
+            shutil.rmtree(folder / gone)
+    assert names == ["OpenVinoBackend", "OnnxBackend", "TorchBackend"]
+
+
+def test_auto_says_when_an_export_lies_idle(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(open_module, "find_spec", lambda name: name != "openvino")
+    classifier = FastBertClassifier.from_pretrained(folders["fp32"])
+    assert type(classifier.backend).__name__ == "OnnxBackend"
+    assert "pip install 'fastbert-kit[openvino]'" in caplog.text
+
+
+def test_a_device_means_torch(folders: dict[str, Path]) -> None:
+    classifier = FastBertClassifier.from_pretrained(folders["fp32"], device="cpu")
+    assert type(classifier.backend).__name__ == "TorchBackend"
+
+
+def test_what_was_not_exported_cannot_be_asked_for(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", "bert")
+    with pytest.raises(FolderError, match="holds no export for openvino; export again with"):
+        FastBertClassifier.from_pretrained(folder, runtime="openvino")
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+        FastBertClassifier.from_pretrained(folder, workers=0)
+
+
+class NoBf16:
+    def get_property(self, *_: str) -> list[str]:
+        return ["FP32", "INT8"]
+
+
+def test_a_precision_that_the_processor_lacks_is_named(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastbert.runtime import openvino_backend
+    from fastbert.runtime.manifest import Export
+
+    monkeypatch.setattr(openvino_backend, "Core", NoBf16)
+    export = Export(folders["fp32"] / "openvino", "openvino", "bf16", 4)
+    with pytest.raises(
+        ExportError, match=r"bf16, which this processor does not compute in; .*int8"
+    ):
+        OpenVinoBackend(export)
+
+
+def test_a_missing_runtime_says_what_to_install(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "fastbert.runtime.onnx_backend", raising=False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'fastbert-kit\[onnx\]'"):
+        FastBertClassifier.from_pretrained(folders["fp32"], runtime="onnx")
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compiled")
+
+
+def test_compiled_models_are_kept_where_asked(folders: dict[str, Path], compiled: Path) -> None:
+    first, second = (
+        FastBertClassifier.from_pretrained(
+            folders["fp32"], runtime="openvino", cache_folder=compiled
+        ).predict_proba(TEXTS[:4], 0.66)
+        for _ in range(2)
+    )
+    assert list(compiled.rglob("*.blob"))
+    assert np.array_equal(first, second)
