@@ -300,6 +300,17 @@ def test_a_path_is_drawn_without_labels() -> None:
     assert unlabelled.points[3].macro_f1 is None
 
 
+def test_where_an_exit_takes_long_fewer_are_asked() -> None:
+    def most_asked(student_ms: float) -> int:
+        times = StageTimes(start=0.7, layer=2.0, student=student_ms, teacher=0.1)
+        points = replace(usual(), times=times).points
+        return max(int(np.count_nonzero(point.thresholds)) for point in points)
+
+    assert most_asked(0.1) == EXITS - 1
+    assert most_asked(30.0) == 0
+    assert most_asked(0.1) > most_asked(3.0) > most_asked(30.0)
+
+
 def test_a_path_loses_less_than_one_threshold_for_all_exits() -> None:
     # Student 2 is spoilt: it is sure of nonsense. One threshold for all cannot pass it over.
     logits, truth = simulated(8, ROWS)

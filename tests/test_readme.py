@@ -21,7 +21,7 @@ from tests.tiny_data import LABELS, examples, tiny_tokenizer, write_csv
 ROOT = Path(__file__).parents[1]
 PAGES = {
     page: (ROOT / page).read_text("utf-8")
-    for page in ("README.md", "docs/quick-start.md", "docs/goals.md")
+    for page in ("README.md", "docs/quick-start.md", "docs/goals.md", "docs/runtimes.md")
 }
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 

@@ -430,9 +430,9 @@ class Calibration(AnsweredRows):
         losses = 1 - teacher[np.arange(len(teacher)), self.answers[:, rows]]
         lengths = self.lengths[rows]
         layer = self.shape.layer_flops(lengths).astype(np.float64)
-        if self.times is None:
-            student = self.shape.student_flops(lengths).astype(np.float64)
-        else:  # an exit costs more time than its FLOPs say: the way back to Python, small products
+        student = self.shape.student_flops(lengths).astype(np.float64)
+        if self.times is not None and self.times.layer > 0:
+            # An exit costs more time than its FLOPs say: small products, and a way to Python.
             student = layer * self.times.student / self.times.layer
         costs = RowCosts(layer, student, self.measure.looks_back)
         return threshold_path(self.doubts[:, rows], losses, costs)

@@ -13,13 +13,14 @@ ROWS, LENGTH, WIDTH, OUT = 6, 5, 32, 24
 
 @pytest.fixture(scope="module")
 def original() -> ModelProto:
-    """A product with a constant matrix, and one of two inputs, which must stay."""
+    """A layer with a product with a constant, and an exit with one more and one without."""
     weight = np.random.default_rng(0).normal(size=(WIDTH, OUT)).astype(np.float32)
     graph = helper.make_graph(
         [
             helper.make_node("MatMul", ["hidden", "weight"], ["product"]),
             helper.make_node("Transpose", ["product"], ["turned"], perm=[0, 2, 1]),
             helper.make_node("MatMul", ["product", "turned"], ["scores"]),
+            helper.make_node("MatMul", ["hidden", "student"], ["logits"]),
         ],
         "stage",
         [helper.make_tensor_value_info("hidden", TensorProto.FLOAT, ["rows", "length", WIDTH])],
@@ -29,7 +30,10 @@ def original() -> ModelProto:
                 "scores", TensorProto.FLOAT, ["rows", "length", "length"]
             ),
         ],
-        [numpy_helper.from_array(weight, "weight")],
+        [
+            numpy_helper.from_array(weight, "weight"),
+            numpy_helper.from_array(weight[:, :3], "student"),
+        ],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
@@ -62,11 +66,13 @@ def test_a_row_is_answered_bit_by_bit_as_if_it_were_alone(original: ModelProto) 
         assert np.array_equal(together[row], product(quantised(original), hidden[[row]])[0])
 
 
-def test_only_products_with_constants_change_and_the_original_stays(original: ModelProto) -> None:
+def test_only_the_layers_products_with_constants_change_and_the_original_stays(
+    original: ModelProto,
+) -> None:
     before = original.SerializeToString()
     model = quantised(original)
     operators = [node.op_type for node in model.graph.node]
-    assert operators.count("MatMul") == 1
+    assert operators.count("MatMul") == 2
     assert operators.count("MatMulInteger") == 1
     assert original.SerializeToString() == before
     assert "weight" not in {item.name for item in model.graph.initializer}

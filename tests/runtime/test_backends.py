@@ -17,6 +17,8 @@ from fastbert.engine import classify, record
 from fastbert.errors import ExportError, FolderError, MissingExtraError
 from fastbert.measures import MaxProbability, Patience
 from fastbert.runtime import open as open_module
+from fastbert.runtime import openvino_backend
+from fastbert.runtime.manifest import Export
 from fastbert.runtime.openvino_backend import OpenVinoBackend
 from fastbert.runtime.stages import KEPT_LAYERS, TOKENS_A_STEP, StageBackend, steps
 from tests.exported import KINDS, export_all
@@ -51,6 +53,17 @@ def exported(request: pytest.FixtureRequest, folders: dict[str, Path]) -> FastBe
 @pytest.fixture(scope="module")
 def of_torch(folders: dict[str, Path]) -> FastBertClassifier:
     return FastBertClassifier.from_pretrained(folders["fp32"], runtime="torch")
+
+
+@pytest.mark.parametrize(("runtime", "tolerance"), [("onnx", 0.0), ("openvino", 1e-5)])
+def test_in_int8_an_answer_is_as_if_a_text_were_alone(
+    folders: dict[str, Path], runtime: Any, tolerance: float
+) -> None:
+    exported = FastBertClassifier.from_pretrained(folders["int8"], runtime=runtime, threads=1)
+    full = EntropyCriterion(0.0)
+    together = exported.classify(TEXTS, full, 32).logits
+    alone = [exported.classify([text], full).logits[0] for text in TEXTS]
+    assert np.abs(together - np.stack(alone)).max() <= tolerance
 
 
 @pytest.mark.parametrize("kind", FP32, ids="-".join)
@@ -167,17 +180,21 @@ def test_steps_hold_every_row_once_and_few_tokens(lengths: list[int]) -> None:
         assert step.stop - step.start == 1 or (step.stop - step.start) * longest <= TOKENS_A_STEP
 
 
-@given(st.integers(1, 64), st.integers(1, 512))
-def test_shapes_are_rounded_up_a_little(rows: int, length: int) -> None:
-    fitting = OpenVinoBackend.fitting
-    fitted_rows, fitted_length = fitting(None, rows, length)  # type: ignore[arg-type]  # no state
+@given(st.integers(1, 64), st.integers(1, 512), st.sampled_from([("fp32", 4), ("int8", 16)]))
+def test_shapes_are_rounded_up_a_little(
+    folders: dict[str, Path], rows: int, length: int, kind: Any
+) -> None:
+    precision, step = kind
+    backend = OpenVinoBackend(Export(folders[precision] / "openvino", "openvino", precision, 4))
+    fitted_rows, fitted_length = backend.fitting(rows, length)
     assert rows <= fitted_rows <= max(rows * 1.25, rows)
-    assert length <= fitted_length < length + 4
+    assert length <= fitted_length < length + step
+    assert fitted_length % step == 0
 
 
-def test_there_are_few_shapes() -> None:
-    shapes = {OpenVinoBackend.fitting(None, rows, 8)[0] for rows in range(1, 33)}  # type: ignore[arg-type]
-    assert len(shapes) == 16
+def test_there_are_few_shapes(folders: dict[str, Path]) -> None:
+    backend = OpenVinoBackend(Export(folders["fp32"] / "openvino", "openvino", "fp32", 4))
+    assert len({backend.fitting(rows, 8)[0] for rows in range(1, 33)}) == 16
 
 
 # Which runtime.
@@ -223,9 +240,6 @@ class NoBf16:
 def test_a_precision_that_the_processor_lacks_is_named(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fastbert.runtime import openvino_backend
-    from fastbert.runtime.manifest import Export
-
     monkeypatch.setattr(openvino_backend, "Core", NoBf16)
     export = Export(folders["fp32"] / "openvino", "openvino", "bf16", 4)
     with pytest.raises(

@@ -27,6 +27,7 @@ from fastbert.text import TextEncoder, TokenBatch, batches_of_similar_length
 logger = logging.getLogger(__name__)
 
 PIPELINE = "Hugging Face pipeline"
+PLAIN_BATCH = 32  # at most; larger batches were slower for every one of them
 
 Feeds = Mapping[str, np.ndarray]
 Run = Callable[[Feeds], Float[np.ndarray, "rows classes"]]
@@ -76,6 +77,7 @@ def _ask_pipeline(
     rows = [
         text if isinstance(text, str) else {"text": text[0], "text_pair": text[1]} for text in texts
     ]
+    batch_size = min(batch_size, PLAIN_BATCH)
     found = pipe(rows, batch_size=batch_size, truncation=True, max_length=max_length)
     return Answers(np.array([numbers[answer["label"]] for answer in found]))
 
@@ -132,6 +134,7 @@ def _graphs(folder: ModelFolder, parent: Path, threads: int) -> Iterator[Contend
 def _by_batches(encoder: TextEncoder, run: Run, texts: Sequence[Text], batch_size: int) -> Answers:
     tokens = encoder.encode(texts)
     classes = np.empty(len(tokens), np.int64)
+    batch_size = min(batch_size, PLAIN_BATCH)
     for rows in batches_of_similar_length([len(row) for row in tokens], batch_size):
         batch = encoder.collate([tokens[row] for row in rows])
         classes[rows] = run(_feeds(batch)).argmax(axis=-1)

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -971,6 +972,8 @@ def _load(
 
 def _quiet_transformers() -> None:
     """Keep what transformers says while loading to itself; downloads still show their bars."""
+    if find_spec("transformers") is None:  # a runtime may do without
+        return
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils import logging as transformers_logging
 

@@ -15,6 +15,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from fastbert.runtime.onnx_backend import leading_to
+
 LARGEST = 127
 ZERO = 128  # of the shifted activations
 CONSTANTS: dict[str, np.ndarray] = {
@@ -27,10 +29,12 @@ CONSTANTS: dict[str, np.ndarray] = {
 
 
 def quantised(model: ModelProto) -> ModelProto:
-    """Return a model whose products with constant matrices are computed in int8.
+    """Return a stage whose products with constant matrices are computed in int8.
+
+    A student stays in float32: its products are so small that measuring scales costs more.
 
     Args:
-        model: A stage, in float32; it stays as it is.
+        model: A stage, in float32; it stays as it is. What leads to its first output is quantised.
     """
     model = onnx.ModelProto.FromString(model.SerializeToString())
     graph = model.graph
@@ -38,8 +42,10 @@ def quantised(model: ModelProto) -> ModelProto:
     nodes: list[NodeProto] = []
     added = dict(CONSTANTS)
     done: set[str] = set()
+    backbone = {node.output[0] for node in leading_to({graph.output[0].name}, graph.node)}
     for node in graph.node:
-        if node.op_type != "MatMul" or node.input[1] not in weights:
+        is_product = node.op_type == "MatMul" and node.input[1] in weights
+        if not is_product or node.output[0] not in backbone:
             nodes.append(node)
             continue
         tokens, weight = node.input

@@ -48,7 +48,7 @@ def compare(
         labels_differ=_differ(full.logits, recorded.recorded[-1]),
         labels_differ_at_speed=_differ(fast.logits, at_speed.logits),
         exit_layers_differ=int(elsewhere.sum()),
-        near_threshold=int((elsewhere & _near_threshold(recorded, criterion)).sum()),
+        near_threshold=int((elsewhere & near_threshold(recorded, criterion)).sum()),
         max_probability_difference=float(
             np.abs(np.exp(log_softmax(full.logits)) - probabilities).max()
         ),
@@ -64,14 +64,11 @@ def refuse_beyond_bar(parity: Parity, precision: Precision) -> None:
     labels, exit_layers = BARS[precision]
     elsewhere = parity.exit_layers_differ - parity.near_threshold
     if parity.labels_differ > labels * parity.rows or elsewhere > exit_layers * parity.rows:
+        advice = "please report this" if precision == "fp32" else "try --precision fp32"
         raise ExportError(
             f"not exported: of {parity.rows} rows ({parity.source}) {parity.labels_differ} get "
             f"another label than from torch and {elsewhere} leave at another layer, more than "
-            f"{precision} explains; try --precision fp32"
-            if precision != "fp32"
-            else f"not exported: of {parity.rows} rows ({parity.source}) {parity.labels_differ} "
-            f"get another label than from torch and {elsewhere} leave at another layer; please "
-            "report this"
+            f"{precision} explains; {advice}"
         )
 
 
@@ -87,7 +84,7 @@ def _differ(
     return int((ours.argmax(axis=-1) != others.argmax(axis=-1)).sum())
 
 
-def _near_threshold(recorded: RecordedExits, criterion: ExitCriterion) -> Bool[np.ndarray, " rows"]:
+def near_threshold(recorded: RecordedExits, criterion: ExitCriterion) -> Bool[np.ndarray, " rows"]:
     """Return the rows whose doubt lies so near to a threshold that rounding may decide."""
     if isinstance(criterion, ThresholdCriterion):
         doubts = doubts_of(criterion.measure, recorded)

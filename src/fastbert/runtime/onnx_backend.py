@@ -89,7 +89,7 @@ def join(stages: Sequence[ModelProto], outputs: Sequence[str]) -> ModelProto:
     results = {"hidden_after": graph.output[0], "logits": graph.output[-1]}
     nodes += [helper.make_node("Identity", [results[name].name], [name]) for name in outputs]
     graph = helper.make_graph(
-        _leading_to(set(outputs), nodes),
+        leading_to(set(outputs), nodes),
         "segment",
         list(inputs.values()),
         [_renamed(results[name], name) for name in outputs],
@@ -108,9 +108,9 @@ def _renamed(item: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
     return copy
 
 
-def _leading_to(wanted: set[str], nodes: Sequence[NodeProto]) -> list[NodeProto]:
-    """Return the nodes that what is wanted depends on; nodes come in the order they run."""
-    kept = []
+def leading_to(outputs: set[str], nodes: Sequence[NodeProto]) -> list[NodeProto]:
+    """Return the nodes that some outputs depend on; nodes come in the order they run."""
+    kept, wanted = [], set(outputs)
     for node in reversed(nodes):
         if wanted.intersection(node.output):
             kept.append(node)

@@ -18,7 +18,10 @@ from fastbert.runtime.manifest import Export
 from fastbert.runtime.stages import Arrays, StageBackend
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
-LENGTH_STEP = 4
+# Lengths are rounded up to a multiple. Attention sums 16 values at a time, and the last few in
+# another order, so only from a full 16 on do all paddings of a text round alike. In int8 such a
+# difference in the last bit grows, as a value may fall to the next step.
+LENGTH_STEPS = {"fp32": 4, "bf16": 4, "int8": 16}
 ROW_STEPS = 4  # of rows, to the next power of two
 
 
@@ -54,6 +57,7 @@ class OpenVinoBackend(StageBackend):
                 f"{export.path}: was exported in bf16, which this processor does not compute in; "
                 "export again with --precision int8 or fp32"
             )
+        self._length_step = LENGTH_STEPS[precision]
         self._settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "NUM_STREAMS": streams,
@@ -70,7 +74,7 @@ class OpenVinoBackend(StageBackend):
     def fitting(self, rows: int, length: int) -> tuple[int, int]:
         """Round up to one of a bounded number of shapes."""
         step = max((1 << (rows - 1).bit_length()) // 2 // ROW_STEPS, 1)
-        return -(-rows // step) * step, -(-length // LENGTH_STEP) * LENGTH_STEP
+        return _rounded_up(rows, step), _rounded_up(length, self._length_step)
 
     def make_segment(self, done: int, exit_layer: int) -> "OpenVinoSegment":
         """Join the stages of a segment and compile them."""
@@ -84,6 +88,10 @@ class OpenVinoBackend(StageBackend):
             return self._core.read_model(path)
         except RuntimeError as error:
             raise FolderError(f"{path}: cannot be read by OpenVINO: {error}") from error
+
+
+def _rounded_up(number: int, step: int) -> int:
+    return -(-number // step) * step
 
 
 class OpenVinoSegment:
