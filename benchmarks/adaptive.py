@@ -26,7 +26,7 @@ from fastbert.runtime.manifest import ADAPTIVE_FILE, open_export
 from fastbert.text import TokenBatch
 
 SIZES = {1: 100, 8: 160, 32: 256}  # rows timed at each batch size
-ROUNDS = 4
+ROUNDS = 3
 MAX_DROP = 0.005
 
 

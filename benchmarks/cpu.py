@@ -1,10 +1,11 @@
 """This model in every runtime and precision against plain runtimes, on one processor.
 
-    python benchmarks/cpu.py MODEL DATASET --threads 1
+    python benchmarks/cpu.py MODEL DATASET --threads 1 --target openvino:bf16 --target onnx:int8
 
-MODEL is a calibrated model folder. The times of a layer and an exit are measured first, with
-OpenVINO in bfloat16 and one text at a time, so that exits that do not pay in time are not asked;
-then `fastbert bench` runs on texts of test, at goals fixed beforehand.
+MODEL is a calibrated model folder; what it is not exported for is exported for the run. The goals
+are fixed, and thresholds come from dev. With --measure the times of a layer and an exit are
+measured first, with OpenVINO and one text at a time, and exits that do not pay in time are not
+asked.
 """
 
 import argparse
@@ -18,10 +19,10 @@ from machine import RESULTS, SHARED, require_shared, write_result
 
 from fastbert.bench.figure import throughput_png
 from fastbert.bench.run import bench
+from fastbert.calibration_record import load_calibration
 from fastbert.classifier import FastBertClassifier
-from fastbert.data import Columns, load_examples
+from fastbert.data import Columns, Example, load_examples
 from fastbert.evaluation import stage_times
-from fastbert.export.export import export_model
 from fastbert.folder import open_folder
 from fastbert.goals import Goal
 
@@ -35,6 +36,8 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("dataset")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--target", action="append")
+    parser.add_argument("--measure", action="store_true")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--latency-rows", type=int, default=60)
@@ -50,15 +53,12 @@ def main() -> None:
     random.Random(0).shuffle(test)
     with TemporaryDirectory() as parent:
         model = shutil.copytree(options.model, Path(parent) / "model")
-        if not (model / "openvino").is_dir():
-            export_model(model, runtime="openvino", precision="bf16")
-        classifier = FastBertClassifier.from_pretrained(model, runtime="openvino", threads=1)
-        times = stage_times(classifier, dev)
-        classifier.save_calibration(replace(classifier.calibration, times=times), "dev.parquet")
+        if options.measure:
+            keep_times(model, dev)
         result = bench(
             open_folder(model),
             test,
-            runtimes=TARGETS,
+            runtimes=options.target or TARGETS,
             settings=GOALS,
             threads=options.threads,
             batch_size=options.batch_size,
@@ -66,9 +66,19 @@ def main() -> None:
             latency_rows=options.latency_rows,
             rounds=options.rounds,
         ).as_dict()
-    name = f"cpu_{options.dataset}_{options.threads}_threads_batch_{options.batch_size}"
-    write_result(name, {"dataset": options.dataset, "times_ms": vars(times), "bench": result})
+        calibration = load_calibration(open_folder(model))
+    name = f"cpu_{options.dataset}_{options.threads}_threads{'_measured' * options.measure}"
+    thresholds = {f"max_drop={goal.max_drop}": calibration.solve(goal).thresholds for goal in GOALS}
+    facts = {"dataset": options.dataset, "measured": options.measure, "thresholds": thresholds}
+    write_result(name, facts | {"bench": result})
     (RESULTS / f"{name}.png").write_bytes(throughput_png(result))
+
+
+def keep_times(model: Path, dev: list[Example]) -> None:
+    """Measure what a layer and an exit take, as `fastbert calibrate --measure` does."""
+    classifier = FastBertClassifier.from_pretrained(model, runtime="openvino", threads=1)
+    times = stage_times(classifier, dev)
+    classifier.save_calibration(replace(classifier.calibration, times=times), "dev.parquet")
 
 
 if __name__ == "__main__":
