@@ -78,7 +78,7 @@ def measure(
         names = [item.name for item in session.get_inputs()]
 
         def run(batch: TokenBatch) -> np.ndarray:
-            feeds = vars_of(batch) | {"speed": speed}
+            feeds = batch.arrays | {"speed": speed}
             return np.asarray(session.run(None, {name: feeds[name] for name in names})[1])
 
         return run
@@ -124,14 +124,6 @@ def measure(
         **{f"share_over_{name}": value / by_rows for name, value in speedups.items()},
         **{f"share_over_{name}_by_tokens": value / by_tokens for name, value in speedups.items()},
         "seconds": seconds,
-    }
-
-
-def vars_of(batch: TokenBatch) -> dict[str, Any]:
-    return {
-        "input_ids": batch.input_ids,
-        "attention_mask": batch.attention_mask,
-        "token_type_ids": batch.token_type_ids,
     }
 
 

@@ -17,14 +17,12 @@ from machine import SHARED, require_shared, write_result
 
 from fastbert.calibration import RecordedExits
 from fastbert.classifier import FastBertClassifier
-from fastbert.criteria import EntropyCriterion, ExitCriterion, ThresholdCriterion
+from fastbert.criteria import EntropyCriterion, ExitCriterion
 from fastbert.data import Columns, load_examples
-from fastbert.goals import doubts_of
-from fastbert.measures import Entropy
+from fastbert.export.parity import NEAR, threshold_distance
 from fastbert.runtime.manifest import open_export
 
 SPEED, MAX_DROP = 0.5, 0.005
-NEAR = 1e-4
 ALONE = 300  # rows answered one by one
 
 
@@ -86,7 +84,7 @@ def against(
 ) -> dict[str, Any]:
     """Compare answers at a setting; list the rows that leave elsewhere."""
     theirs, ours = recorded.replay(criterion), classifier.classify(texts, criterion)
-    distances = distance_from_threshold(recorded, criterion)
+    distances = threshold_distance(recorded, criterion)
     elsewhere = np.flatnonzero(theirs.exit_layer != ours.exit_layer)
     same = theirs.exit_layer == ours.exit_layer
     labels_differ = ours.logits.argmax(-1) != theirs.logits.argmax(-1)
@@ -104,18 +102,6 @@ def against(
             for row in elsewhere[np.argsort(distances[elsewhere])][:20]
         ],
     }
-
-
-def distance_from_threshold(recorded: RecordedExits, criterion: ExitCriterion) -> np.ndarray:
-    """Return how near each row's doubt comes to a threshold in use."""
-    if isinstance(criterion, ThresholdCriterion):
-        doubts = doubts_of(criterion.measure, recorded)
-        thresholds = np.array(criterion.thresholds)
-    else:
-        doubts = doubts_of(Entropy(), recorded)
-        thresholds = np.full(len(doubts), SPEED)
-    distance = np.abs(doubts - thresholds[:, None])
-    return np.asarray(distance[thresholds > 0].min(axis=0))
 
 
 def alone_against_batches(classifier: FastBertClassifier, texts: list[Any]) -> float:

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -567,7 +567,9 @@ def seal(stage: Path, config: EarlyExitConfig) -> EarlyExitConfig:
     """
     _check_agreement(stage, config, _read_json(stage / MODEL_CONFIG_FILE))
     hashes = {name: hash_of_file(stage / name) for name in HASHED_FILES}
-    config = replace(config, versions=_installed_versions(), speed=float(config.speed))
+    found = installed_versions(PACKAGES.values())
+    versions = {name: found[package] for name, package in PACKAGES.items() if package in found}
+    config = replace(config, versions=versions, speed=float(config.speed))
     record = json.loads(config.to_json())  # as it will be read
     hashes[LABELS_HASH] = _hash_of_json(record["labels"])
     hashes[SETTINGS_HASH] = _hash_of_settings(record)
@@ -599,11 +601,12 @@ def fill_stage(source: ModelFolder, stage: Path) -> None:
         raise FolderError(f"{source.path}: was replaced since it was opened; open it again")
 
 
-def _installed_versions() -> dict[str, str]:
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
     versions = {}
-    for name, package in PACKAGES.items():
+    for package in packages:
         with suppress(PackageNotFoundError):  # a folder can be saved again without torch
-            versions[name] = version(package)
+            versions[package] = version(package)
     return versions
 
 

@@ -49,6 +49,14 @@ class TokenBatch:
     attention_mask: Int[np.ndarray, "rows length"]
     token_type_ids: Int[np.ndarray, "rows length"] | None
 
+    @property
+    def arrays(self) -> dict[str, Int[np.ndarray, "rows length"]]:
+        """Return what the model reads, by the names that encoders give it."""
+        arrays = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        if self.token_type_ids is not None:
+            arrays["token_type_ids"] = self.token_type_ids
+        return arrays
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.input_ids)

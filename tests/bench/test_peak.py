@@ -42,7 +42,7 @@ def _array(result: object) -> np.ndarray:
     if isinstance(result, list):
         result = result[0]
     elif not hasattr(result, "__array__") and not hasattr(result, "float"):
-        result = result[0]  # type: ignore[index]
+        result = result[0]  # type: ignore[index]  # OpenVINO's results by output
     if hasattr(result, "float"):
         result = result.float().numpy()
     return np.asarray(result)

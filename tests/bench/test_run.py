@@ -218,8 +218,10 @@ def test_bulk_is_more_than_one(folder: ModelFolder) -> None:
         bench(folder, ROWS, batch_size=1)
 
 
-def test_files_and_threads_are_given_back(found: Bench, tmp_path_factory: object) -> None:
+def test_files_and_threads_are_given_back(
+    found: Bench, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     assert found
     assert torch.get_num_threads() == 1
-    base = tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    base = tmp_path_factory.getbasetemp()
     assert all(not list(Path(path).iterdir()) for path in base.glob("temporary*"))

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastbert.errors import ExportError
-from fastbert.export import stages as stages_module
-from fastbert.export.stages import stage_models
+from fastbert.export.stages import stage_models, to_onnx
 from fastbert.folder import StudentLayout
 from fastbert.nn.heads import padding_bias
 from fastbert.nn.model import FastBertModel, PaperClassifier
@@ -107,7 +106,7 @@ class ReadsItsSize(nn.Module):
 def test_a_trace_that_holds_for_one_shape_only_is_refused() -> None:
     inputs = {"hidden": torch.zeros(3, 7, 4), "attention_mask": torch.ones(3, 7, dtype=torch.long)}
     with pytest.raises(ExportError, match=r"^ReadsItsSize: the trace holds for one shape only"):
-        stages_module._to_onnx(ReadsItsSize(), inputs, ["hidden_after"])
+        to_onnx(ReadsItsSize(), inputs, ["hidden_after"])
 
 
 def test_a_stage_says_nothing_of_the_machine_that_traced_it() -> None:

@@ -8,11 +8,11 @@ to 32 x 32, 12 layers of width 384).
 from pathlib import Path
 from typing import Any
 
-import torch
+import onnx
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fastbert.export.stages import LENGTH, OPSET, ROWS, TRACED_SHAPE
+from fastbert.export.stages import to_onnx, tokens_to_trace
 from fastbert.folder import ModelFolder
 from fastbert.nn.backbones import key_bias
 from fastbert.nn.model import FastBertModel, PaperClassifier, Teacher
@@ -51,19 +51,5 @@ def save_plain_graph(folder: ModelFolder, *, gives_segments: bool, path: Path) -
     """
     model = FastBertModel.load(folder)
     model.backbone.encoder.set_attn_implementation("eager")
-    names = ["input_ids", "attention_mask", *(["token_type_ids"] if gives_segments else [])]
-    # A tensor each: inputs that are one object would be traced as one input.
-    tokens = {name: torch.ones(TRACED_SHAPE, dtype=torch.long) for name in names}
-    dynamic: Any = {name: {0: ROWS, 1: LENGTH} for name in names}
-    program = torch.onnx.export(
-        _Logits(model.teacher).eval(),
-        kwargs=tokens,
-        dynamo=True,
-        dynamic_shapes=dynamic,
-        input_names=names,
-        output_names=["logits"],
-        opset_version=OPSET,
-        verbose=False,
-    )
-    assert program is not None
-    program.save(path)
+    tokens = tokens_to_trace(gives_segments=gives_segments)
+    onnx.save(to_onnx(_Logits(model.teacher), tokens, ["logits"]), path)

@@ -5,10 +5,11 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from fastbert.folder import installed_versions
 
 logger = logging.getLogger(__name__)
 
@@ -54,13 +55,7 @@ def _processor() -> tuple[str, set[str]]:
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that are installed."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return installed_versions(PACKAGES)
 
 
 def warn_if_busy() -> None:

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from fastbert.bench.contenders import Answers, Contender, installed
 from fastbert.classifier import Text
 from fastbert.folder import ModelFolder
-from fastbert.text import TextEncoder, TokenBatch, batches_of_similar_length
+from fastbert.text import TextEncoder, batches_of_similar_length
 
 logger = logging.getLogger(__name__)
 
@@ -137,15 +137,8 @@ def _by_batches(encoder: TextEncoder, run: Run, texts: Sequence[Text], batch_siz
     batch_size = min(batch_size, PLAIN_BATCH)
     for rows in batches_of_similar_length([len(row) for row in tokens], batch_size):
         batch = encoder.collate([tokens[row] for row in rows])
-        classes[rows] = run(_feeds(batch)).argmax(axis=-1)
+        classes[rows] = run(batch.arrays).argmax(axis=-1)
     return Answers(classes)
-
-
-def _feeds(batch: TokenBatch) -> Feeds:
-    feeds = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    if batch.token_type_ids is not None:
-        feeds["token_type_ids"] = batch.token_type_ids
-    return feeds
 
 
 # How each runtime is set up.

@@ -15,7 +15,7 @@ them, to 360 MB from 200.
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from onnx import compose, helper, numpy_helper
 
 from fastbert.criteria import Measure
 from fastbert.measures import Energy, Entropy, Margin, MaxProbability, TopEntropy
+from fastbert.runtime.onnx_backend import leading_to, values_read
 
 DOC = (
     "A FastBERT classifier. A text leaves at the first layer where the doubt about it lies below "
@@ -362,8 +363,8 @@ def _put(
         output: One of its outputs.
         given: What values of the stage are called that need no computing.
     """
-    nodes = _needed(stage.graph.node, output, given)
-    read = {name for node in nodes for name in _reads(node)}
+    nodes = leading_to({output}, stage.graph.node, given)
+    read = {name for node in nodes for name in values_read(node)}
     names = dict(given)
     for tensor in stage.graph.initializer:
         if tensor.name in read:
@@ -372,26 +373,6 @@ def _put(
     compose.add_prefix_graph(placed, prefix, inplace=True, name_map=names)
     graph.nodes += placed.node
     return names[output]
-
-
-def _needed(
-    nodes: Sequence[onnx.NodeProto], output: str, given: Mapping[str, str]
-) -> list[onnx.NodeProto]:
-    """Return the nodes that an output needs, in order, where some values are given."""
-    needed, wanted = [], {output}
-    for node in reversed(nodes):
-        if not wanted.isdisjoint(node.output):
-            needed.append(node)
-            wanted.update(set(_reads(node)) - given.keys())
-    return needed[::-1]
-
-
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Give the values that a node reads, also from within branches of its own."""
-    yield from node.input
-    for attribute in node.attribute:
-        for inner in attribute.g.node:
-            yield from _reads(inner)
 
 
 def _tensor(name: str, dtype: type[np.generic], *shape: str | int) -> onnx.ValueInfoProto:

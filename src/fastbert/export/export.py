@@ -8,8 +8,8 @@ answers the same texts as torch, and one that answers otherwise is refused.
 import json
 import shutil
 from collections.abc import Sequence
-from contextlib import redirect_stdout, suppress
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import redirect_stdout
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 
@@ -23,7 +23,14 @@ from fastbert.export.int8 import quantised
 from fastbert.export.parity import compare, refuse_beyond_bar
 from fastbert.export.sample import SAMPLE_TEXTS
 from fastbert.export.stages import stage_models
-from fastbert.folder import ModelFolder, fill_stage, hash_of_file, open_folder, staged_folder
+from fastbert.folder import (
+    ModelFolder,
+    fill_stage,
+    hash_of_file,
+    installed_versions,
+    open_folder,
+    staged_folder,
+)
 from fastbert.measures import Entropy, measure_to_json
 from fastbert.nn.backend import TorchBackend
 from fastbert.nn.model import FastBertModel
@@ -102,7 +109,7 @@ def export_model(
             precision=precision,
             files={path.name: hash_of_file(path) for path in sorted(export.path.iterdir())},
             exported_from={name: opened.config.hashes[name] for name in EXPORTED_FROM},
-            versions=_installed_versions(),
+            versions=installed_versions(PACKAGES),
             parity=parity,
         )
         (export.path / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
@@ -155,11 +162,3 @@ def _write_openvino(stage: ModelProto, path: Path, precision: Precision) -> None
 
             converted = nncf.compress_weights(converted, mode=nncf.CompressWeightsMode.INT8_SYM)
     openvino.save_model(converted, path, compress_to_fp16=False)
-
-
-def _installed_versions() -> dict[str, str]:
-    versions = {}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions

@@ -86,6 +86,13 @@ def _differ(
 
 def near_threshold(recorded: RecordedExits, criterion: ExitCriterion) -> Bool[np.ndarray, " rows"]:
     """Return the rows whose doubt lies so near to a threshold that rounding may decide."""
+    return threshold_distance(recorded, criterion) < NEAR
+
+
+def threshold_distance(
+    recorded: RecordedExits, criterion: ExitCriterion
+) -> Float[np.ndarray, " rows"]:
+    """Return how near each row's doubt comes to a threshold in use; infinite if none is."""
     if isinstance(criterion, ThresholdCriterion):
         doubts = doubts_of(criterion.measure, recorded)
         thresholds = np.array(criterion.thresholds)
@@ -93,5 +100,6 @@ def near_threshold(recorded: RecordedExits, criterion: ExitCriterion) -> Bool[np
         assert isinstance(criterion, EntropyCriterion)
         doubts = doubts_of(Entropy(), recorded)
         thresholds = np.full(len(doubts), criterion.speed)
-    near = np.abs(doubts - thresholds[:, None]) < NEAR
-    return np.asarray((near & (thresholds > 0)[:, None]).any(axis=0))
+    in_use = thresholds > 0
+    distances = np.abs(doubts[in_use] - thresholds[in_use, None])
+    return np.asarray(distances.min(axis=0, initial=np.inf))

@@ -87,18 +87,22 @@ def stage_models(model: FastBertModel, *, gives_segments: bool) -> list[onnx.Mod
         gives_segments: Whether the tokenizer gives segment ids.
     """
     model = _prepared(model)
-    names = ["input_ids", "attention_mask", *(["token_type_ids"] if gives_segments else [])]
-    # A tensor each: inputs that are one object would be traced as one input.
-    tokens = {name: torch.ones(TRACED_SHAPE, dtype=torch.long) for name in names}
+    tokens = tokens_to_trace(gives_segments=gives_segments)
     hidden = torch.zeros(*TRACED_SHAPE, model.backbone.hidden_size)
     state = {"hidden": hidden, "attention_mask": tokens["attention_mask"]}
-    stages = [_to_onnx(Embeddings(model), tokens, ["hidden"])]
+    stages = [to_onnx(Embeddings(model), tokens, ["hidden"])]
     stages += [
-        _to_onnx(LayerAndExit(model, index), state, ["hidden_after", "logits"])
+        to_onnx(LayerAndExit(model, index), state, ["hidden_after", "logits"])
         for index in range(model.num_exits)
     ]
     del stages[-1].graph.output[0]
     return stages
+
+
+def tokens_to_trace(*, gives_segments: bool) -> dict[str, Int[Tensor, "rows length"]]:
+    """Return tokens by name, a tensor each: two names for one would be traced as one input."""
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if gives_segments else [])]
+    return {name: torch.ones(TRACED_SHAPE, dtype=torch.long) for name in names}
 
 
 def _prepared(model: FastBertModel) -> FastBertModel:
@@ -108,7 +112,12 @@ def _prepared(model: FastBertModel) -> FastBertModel:
     return model
 
 
-def _to_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> onnx.ModelProto:
+def to_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> onnx.ModelProto:
+    """Trace a module as a graph for any number of rows and any length.
+
+    Raises:
+        ExportError: It can only be traced for one shape.
+    """
     dynamic: Any = {name: {0: ROWS, 1: LENGTH} for name in inputs}
     with _quiet():
         program = torch.onnx.export(

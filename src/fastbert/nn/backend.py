@@ -77,7 +77,4 @@ class TorchBackend:
 
 def batch_tensors(batch: TokenBatch, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """Return a batch as the keyword arguments that encoders take."""
-    arrays = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    if batch.token_type_ids is not None:
-        arrays["token_type_ids"] = batch.token_type_ids
-    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    return {name: torch.from_numpy(array).to(device) for name, array in batch.arrays.items()}

@@ -1,6 +1,6 @@
 """ONNX Runtime: segments of stages, each joined into one graph."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,11 +108,27 @@ def _renamed(item: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
     return copy
 
 
-def leading_to(outputs: set[str], nodes: Sequence[NodeProto]) -> list[NodeProto]:
-    """Return the nodes that some outputs depend on; nodes come in the order they run."""
+def leading_to(
+    outputs: set[str], nodes: Sequence[NodeProto], given: Collection[str] = ()
+) -> list[NodeProto]:
+    """Return the nodes that some outputs depend on, in the order in which they run.
+
+    Args:
+        outputs: The names of the values.
+        nodes: In the order in which they run.
+        given: Values that need no computing.
+    """
     kept, wanted = [], set(outputs)
     for node in reversed(nodes):
-        if wanted.intersection(node.output):
+        if not wanted.isdisjoint(node.output):
             kept.append(node)
-            wanted.update(node.input)
+            wanted.update(name for name in values_read(node) if name not in given)
     return kept[::-1]
+
+
+def values_read(node: NodeProto) -> Iterator[str]:
+    """Give the values that a node reads, also from within branches of its own."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from values_read(inner)

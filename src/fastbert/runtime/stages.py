@@ -81,10 +81,8 @@ class StageBackend(ABC):
 
     def start(self, batch: TokenBatch) -> RunningRows:
         """Take the tokens; they are embedded with the first layers."""
-        arrays = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        if batch.token_type_ids is not None:
-            arrays["token_type_ids"] = batch.token_type_ids
-        return RunningRows(0, arrays, np.arange(len(batch)), batch.attention_mask.sum(axis=1))
+        lengths = batch.attention_mask.sum(axis=1)
+        return RunningRows(0, batch.arrays, np.arange(len(batch)), lengths)
 
     def advance(
         self, state: RunningRows, exit_layer: int
