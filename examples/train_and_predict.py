@@ -1,4 +1,4 @@
-"""Train a classifier from labelled texts, choose a speed, classify.
+"""Train a classifier from labelled texts, and classify.
 
 Needs train.csv and dev.csv with the columns `text` and `label`, and an encoder: a local folder, as
 here, or a Hub name such as "google-bert/bert-base-uncased".
@@ -9,8 +9,8 @@ from fastbert import FastBertClassifier, train
 train("train.csv", dev="dev.csv", model="my-encoder", output="my-model")
 
 classifier = FastBertClassifier.from_pretrained("my-model")
-speed = classifier.recommended_speed  # chosen on dev.csv; 0 runs every layer
+print(classifier.default_goal)  # its thresholds were chosen on dev.csv
 texts = ["The film was lovely.", "The film was awful.", "It was a film."]
-for text, answer in zip(texts, classifier.predict(texts, speed), strict=True):
+for text, answer in zip(texts, classifier.predict(texts), strict=True):
     layers = f"{answer.exit_layer} of {classifier.num_layers} layers"
     print(f"{answer.label} ({answer.score:.2f}, {layers}): {text}")

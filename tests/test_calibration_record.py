@@ -18,8 +18,10 @@ from fastbert import calibration_record
 from fastbert.calibration import RecordedExits
 from fastbert.calibration_record import (
     CALIBRATION_FILE,
+    check_default,
     load_calibration,
     read_record,
+    refuse_other_answerer,
     save_calibration,
 )
 from fastbert.criteria import Measure
@@ -32,7 +34,7 @@ from fastbert.folder import (
     open_folder,
     seal,
 )
-from fastbert.goals import Calibration, Goal, StageTimes
+from fastbert.goals import TORCH, Answerer, Calibration, Goal, StageTimes
 from fastbert.measures import (
     NUM_FEATURES,
     Change,
@@ -164,7 +166,7 @@ def test_the_record_says_what_was_calibrated(folder: ModelFolder) -> None:
     sealed = save_calibration(folder, calibration(folder, measure=TopEntropy(2)), "dev.csv")
     record = read_record(sealed)
     assert (record.source, record.rows, record.labeled) == ("dev.csv", ROWS, True)
-    assert record.criterion == {"name": "top-entropy", "top": 2}
+    assert record.measure == {"name": "top-entropy", "top": 2}
     assert record.times_ms is None
     assert abs((datetime.now(UTC).date() - datetime.fromisoformat(record.date).date()).days) <= 1
     assert sealed.config.calibration == json.loads(
@@ -180,7 +182,8 @@ def test_a_calibration_changes_no_other_file_and_no_other_setting(folder: ModelF
     assert after.keys() - before.keys() == {CALIBRATION_FILE}
     assert {name for name in before if after[name] != before[name]} == {"early_exit.json"}
     hashes = {**folder.config.hashes, "settings": sealed.config.hashes["settings"]}
-    assert replace(sealed.config, calibration=None) == replace(folder.config, hashes=hashes)
+    ours = {"calibration": None, "default": None}
+    assert replace(sealed.config, **ours) == replace(folder.config, hashes=hashes, **ours)
     assert names_beside(folder.path) == ["model"]
 
 
@@ -199,7 +202,7 @@ def test_a_copy_and_a_folder_with_other_settings_keep_the_calibration(folder: Mo
     sealed = save_calibration(folder, saved, "dev.csv")
     copy_folder(sealed, folder.path.with_name("copy"))
     copy = open_folder(folder.path.with_name("copy"))
-    for kept in (copy, reseal(copy, speed=0.9)):
+    for kept in (copy, reseal(copy, max_length=63)):
         found = load_calibration(kept)
         assert np.array_equal(found.recorded.recorded, saved.recorded.recorded)
 
@@ -283,19 +286,19 @@ def test_a_record_with_a_missing_or_an_unknown_key_is_refused(folder: ModelFolde
 
 
 @pytest.mark.parametrize(
-    ("criterion", "message"),
+    ("measure", "message"),
     [
-        ({"name": "intuition"}, "unknown exit criterion 'intuition'; known are entropy, "),
-        ({"name": "entropy", "top": 3}, "exit criterion entropy: .*'top'"),
+        ({"name": "intuition"}, "unknown measure 'intuition'; known are entropy, "),
+        ({"name": "entropy", "top": 3}, "measure entropy: .*'top'"),
         ({"name": "top-entropy", "top": 1}, "top must be .*at least 2, got 1"),
     ],
 )
-def test_a_criterion_that_is_not_understood_is_named(
-    folder: ModelFolder, criterion: dict[str, Any], message: str
+def test_a_measure_that_is_not_understood_is_named(
+    folder: ModelFolder, measure: dict[str, Any], message: str
 ) -> None:
     record = save_calibration(folder, calibration(folder), "dev.csv").config.calibration
     assert record is not None
-    sealed = reseal(folder, calibration=record | {"criterion": criterion})
+    sealed = reseal(folder, calibration=record | {"measure": measure})
     with pytest.raises(FolderError, match=rf"early_exit\.json: {message}"):
         load_calibration(sealed)
 
@@ -303,11 +306,72 @@ def test_a_criterion_that_is_not_understood_is_named(
 def test_a_measure_of_your_own_is_found_when_it_is_passed(folder: ModelFolder) -> None:
     saved = calibration(folder, measure=Own(0.7))
     sealed = save_calibration(folder, saved, "dev.csv")
-    with pytest.raises(FolderError, match=r"criterion 'Own'; .*from_pretrained\(\.\.\., measure="):
+    with pytest.raises(FolderError, match=r"measure 'Own'; .*from_pretrained\(\.\.\., measure="):
         load_calibration(sealed)
     found = load_calibration(sealed, Own(0.7))
     assert found.measure == Own(0.7)
     assert found.solve(Goal(saving=0.5)) == saved.solve(Goal(saving=0.5))
+
+
+# What was calibrated answers for itself alone.
+
+OTHER = Answerer("onnx", "int8")
+
+
+@pytest.mark.parametrize(
+    "goal",
+    [Goal(max_drop=0.02), Goal(max_drop=0.2, confidence=0.9), Goal(latency_ms=3.0)],
+    ids=["drop", "promise", "time"],
+)
+@pytest.mark.parametrize("answerer", [OTHER, Answerer("torch", "bf16"), Answerer("onnx", "fp32")])
+def test_another_runtime_or_precision_has_to_be_calibrated_for_what_was_measured(
+    folder: ModelFolder, goal: Goal, answerer: Answerer
+) -> None:
+    sealed = save_calibration(folder, calibration(folder, times=TIMES), "dev.csv")
+    told = f"calibrated with torch in fp32, here answers {answerer}.*--runtime {answerer.runtime}"
+    with pytest.raises(CalibrationError, match=told):
+        refuse_other_answerer(sealed, goal, answerer)
+    refuse_other_answerer(sealed, goal, TORCH)
+
+
+def test_where_layers_alone_are_counted_another_runtime_is_a_warning(
+    folder: ModelFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    sealed = save_calibration(folder, calibration(folder, answered_by=OTHER), "dev.csv")
+    refuse_other_answerer(sealed, Goal(saving=0.5), OTHER)
+    assert caplog.messages == []
+    refuse_other_answerer(sealed, Goal(saving=0.5), TORCH)
+    [line] = caplog.messages
+    assert "calibrated with onnx in int8, here answers torch in fp32, so saving may" in line
+
+
+def test_times_of_another_processor_are_refused(folder: ModelFolder) -> None:
+    elsewhere = replace(TIMES, processor="Another 9000")
+    sealed = save_calibration(folder, calibration(folder, times=elsewhere), "dev.csv")
+    assert load_calibration(sealed).times == elsewhere
+    with pytest.raises(CalibrationError, match=r"timed on Another 9000, this is .*--time"):
+        refuse_other_answerer(sealed, Goal(latency_ms=3.0), TORCH)
+    refuse_other_answerer(sealed, Goal(max_drop=0.02), TORCH)
+
+
+def test_a_default_of_another_runtime_is_a_warning_and_a_promise_is_refused(
+    folder: ModelFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    sealed = save_calibration(folder, calibration(folder), "dev.csv")
+    check_default(sealed, Goal(max_drop=0.02), OTHER)
+    [line] = caplog.messages
+    assert "here answers onnx in int8, so its thresholds may lose more or save less" in line
+    with pytest.raises(CalibrationError, match="so nothing is promised; calibrate again"):
+        check_default(sealed, Goal(max_drop=0.2, confidence=0.9), OTHER)
+
+
+def test_the_default_is_the_point_of_its_goal(folder: ModelFolder) -> None:
+    saved, goal = calibration(folder), Goal(saving=0.4)
+    default = save_calibration(folder, saved, "dev.csv", goal).config.default
+    assert default is not None
+    assert default.goal == {"saving": 0.4}
+    assert default.thresholds == saved.solve(goal).thresholds
+    assert default.measure == {"name": "max-probability"}
 
 
 # What a failed save leaves behind.
@@ -361,7 +425,7 @@ def test_a_disk_that_fills_up_with_the_arrays_leaves_the_folder(
 
 
 def test_a_folder_that_was_replaced_meanwhile_is_not_overwritten(folder: ModelFolder) -> None:
-    reseal(folder, speed=0.8)
+    reseal(folder, max_length=63)
     before = content(folder.path)
     with pytest.raises(FolderError, match="was replaced since it was opened"):
         save_calibration(folder, calibration(folder), "dev.csv")

@@ -19,6 +19,7 @@ from fastbert import folder as folder_module
 from fastbert.errors import FolderError
 from fastbert.folder import (
     HASHED_FILES,
+    DefaultPoint,
     EarlyExitConfig,
     ModelFolder,
     StudentLayout,
@@ -41,7 +42,7 @@ def settings(**changes: Any) -> EarlyExitConfig:
         "num_layers": 4,
         "max_length": 64,
         "students": StudentLayout("mean", width=12, num_heads=3),
-        "speed": 0.3,
+        "default": DefaultPoint({"name": "margin"}, (0.1, 0.0, 0.3), {"max_drop": 0.01}),
         "training": {"seed": 7, "rows": [100, 20]},
         "evaluation": [{"speed": 0.3, "accuracy": 0.875}],
     }
@@ -125,17 +126,6 @@ def test_the_packages_that_wrote_a_folder_are_named(model: Path) -> None:
 
     assert versions.keys() >= {"fastbert", "tokenizers"}
     assert versions["tokenizers"][0].isdigit()
-
-
-@pytest.mark.parametrize("speed", [0, 0.0, 1])
-def test_a_whole_number_is_a_speed(tmp_path: Path, speed: Any) -> None:
-    unchecked = settings()
-    object.__setattr__(unchecked, "speed", speed)  # as unchecked callers may write it
-    with staged_folder(tmp_path / "model") as stage:
-        fill(stage)
-        seal(stage, unchecked)
-
-    assert open_folder(tmp_path / "model").config.speed == speed
 
 
 def test_the_paper_layout_needs_no_labels_in_config_json(tmp_path: Path) -> None:
@@ -461,7 +451,7 @@ def test_broken_json_is_named(model: Path, name: str, broken: bytes) -> None:
         open_folder(model)
 
 
-@pytest.mark.parametrize("schema", [0, 2, 10**30])
+@pytest.mark.parametrize("schema", [0, 3, 10**30])
 def test_an_unknown_schema_is_refused_with_what_to_do(model: Path, schema: int) -> None:
     edit(model / "early_exit.json", lambda record: record.update(schema_version=schema, new=1))
 
@@ -470,7 +460,9 @@ def test_an_unknown_schema_is_refused_with_what_to_do(model: Path, schema: int) 
 
 
 KEYS = list(json.loads(settings().to_json()))
-PLACES = [(key,) for key in KEYS] + [("students", key) for key in ("pooling", "width", "num_heads")]
+PLACES = [(key,) for key in KEYS]
+PLACES += [("students", key) for key in ("pooling", "width", "num_heads")]
+PLACES += [("default", key) for key in ("measure", "thresholds", "goal")]
 
 
 @pytest.mark.parametrize("place", PLACES, ids=".".join)
@@ -536,16 +528,21 @@ def test_an_item_of_the_wrong_type_is_named(model: Path, key: str, value: Any) -
         open_folder(model)
 
 
+def test_a_threshold_that_is_no_number_is_named(model: Path) -> None:
+    edit(model / "early_exit.json", lambda record: record["default"].update(thresholds=["0.5"]))
+
+    with pytest.raises(FolderError, match=r'every item of "default\.thresholds" must be a number'):
+        open_folder(model)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
         ("layout", "other"),
         ("num_layers", 0),
         ("max_length", -1),
-        ("speed", 1.5),
-        ("speed", 10**400),
-        ("criterion", {"name": "patience"}),
-        ("criterion", {"name": "entropy", "extra": 1}),
+        ("default", {"measure": {}, "thresholds": [0.5, 1.5, 0.0], "goal": None}),
+        ("default", {"measure": {}, "thresholds": [0.5, 0.5], "goal": None}),
         ("labels", ["one"]),
         ("labels", ["twin", "twin"]),
         ("students", {"pooling": "last", "width": 12, "num_heads": 3}),
@@ -556,8 +553,7 @@ def test_a_value_outside_its_range_is_named(model: Path, key: str, value: Any) -
     edit(model / "early_exit.json", lambda record: record.update({key: value}))
     reseal(model)
 
-    expected = key if value != 10**400 else "int too large"
-    with pytest.raises(FolderError, match=rf"early_exit\.json: .*{expected}"):
+    with pytest.raises(FolderError, match=rf"early_exit\.json: .*{key}"):
         open_folder(model)
 
 
@@ -570,7 +566,7 @@ def test_settings_edited_by_hand_are_noticed(model: Path) -> None:
 
 def test_a_key_given_twice_is_refused(model: Path) -> None:
     path = model / "early_exit.json"
-    path.write_text(path.read_text(encoding="utf-8").replace("{", '{"speed": 0.9,', 1), "utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace("{", '{"num_layers": 4,', 1), "utf-8")
 
     with pytest.raises(FolderError, match=r"early_exit\.json: is not JSON: a key is given twice"):
         open_folder(model)
@@ -727,7 +723,7 @@ def test_a_failed_first_save_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_model_is_never_sealed(unsealed: Path) -> None:
     with pytest.raises(FolderError, match="has 4 layers"):
-        seal(unsealed, settings(num_layers=5))
+        seal(unsealed, settings(num_layers=5, default=None))
 
     assert not (unsealed / "early_exit.json").exists()
 

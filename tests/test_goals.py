@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from fastbert import goals
-from fastbert.calibration import SPEEDS, RecordedExits
+from fastbert.calibration import RecordedExits
 from fastbert.cost import ModelShape
 from fastbert.criteria import EntropyCriterion, Measure, ThresholdCriterion
 from fastbert.engine import ExitResult
@@ -268,7 +268,7 @@ def test_who_asks_for_the_best_that_was_named_gets_it(
 
 
 def test_a_time_needs_times() -> None:
-    with pytest.raises(CalibrationError, match=r"latency_ms needs the times.*--measure"):
+    with pytest.raises(CalibrationError, match=r"latency_ms needs the times.*--time"):
         replace(usual(), times=None).solve(Goal(latency_ms=6.0))
     assert replace(usual(), times=None).points[0].latency_ms is None
 
@@ -317,7 +317,9 @@ def test_a_path_loses_less_than_one_threshold_for_all_exits() -> None:
     logits[1] = np.random.default_rng(8).normal(size=logits[1].shape) * 20
     case = replace(usual(), recorded=RecordedExits(logits), truth=truth)
     point = case.solve(Goal(max_drop=0.1, metric="agreement"))
-    equal = [case.recorded.replay(EntropyCriterion(speed)) for speed in SPEEDS]
+    equal = [
+        case.recorded.replay(EntropyCriterion(speed)) for speed in np.linspace(0, 1, 101).tolist()
+    ]
     full = logits[-1].argmax(axis=-1)
     allowed = [r.exit_layer.mean() for r in equal if (r.logits.argmax(-1) == full).mean() >= 0.9]
     assert point.thresholds[1] == 0

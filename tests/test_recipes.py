@@ -87,9 +87,10 @@ def test_the_folder_records_how_it_was_made_and_what_it_measured(files: dict[str
     assert config.training["train"] == "train.csv"  # folders are published: no places of a machine
     assert str(files["train"].parent) not in (files["output"] / "early_exit.json").read_text()
     assert config.students == STUDENTS.layout
-    assert [row["speed"] for row in config.evaluation] == sorted(
-        {0.0, 0.1, 0.3, 0.5, 0.8, config.speed}
-    )
+    assert [row["speed"] for row in config.evaluation] == [0.0, 0.1, 0.3, 0.5, 0.8, None]
+    assert config.default is not None
+    assert config.evaluation[-1]["goal"] == config.default.goal == {"max_drop": 0.005}
+    assert config.evaluation[-1]["thresholds"] == list(config.default.thresholds)
     assert {row["rows"] for row in config.evaluation} == {30}
     assert (files["output"] / "README.md").exists()
 

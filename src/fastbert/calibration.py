@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from fastbert.criteria import EntropyCriterion, ExitCriterion
+from fastbert.criteria import ExitCriterion
 from fastbert.engine import ExitResult, classify
-
-SPEEDS = tuple(round(step / 100, 2) for step in range(101))
 
 
 @dataclass(frozen=True)
@@ -57,42 +55,3 @@ class RecordedExits:
     def replay(self, criterion: ExitCriterion) -> ExitResult:
         """Return what the rows would have been answered, and where."""
         return classify(self, np.arange(self.num_rows), criterion)
-
-
-@dataclass(frozen=True)
-class SpeedPoint:
-    """What one speed gives on labelled rows.
-
-    Args:
-        speed: The threshold.
-        accuracy: Share of rows answered right.
-        mean_exit_layer: Encoder layers that a row runs on average.
-    """
-
-    speed: float
-    accuracy: float
-    mean_exit_layer: float
-
-
-def speed_curve(
-    recorded: RecordedExits, labels: Int[np.ndarray, " rows"], speeds: tuple[float, ...] = SPEEDS
-) -> list[SpeedPoint]:
-    """Replay each speed on labelled rows."""
-    points = []
-    for speed in speeds:
-        result = recorded.replay(EntropyCriterion(speed))
-        right = result.logits.argmax(axis=-1) == labels
-        points.append(SpeedPoint(speed, float(right.mean()), float(result.exit_layer.mean())))
-    return points
-
-
-def choose_speed(curve: list[SpeedPoint], max_drop: float = 0.005) -> float:
-    """Return the speed with the fewest layers that loses at most `max_drop` against speed 0.
-
-    Args:
-        curve: Operating points on held-out rows, speed 0 among them.
-        max_drop: How much accuracy may be lost, as a share of the rows.
-    """
-    full = next(point.accuracy for point in curve if point.speed == 0)
-    good = [point for point in curve if point.accuracy >= full - max_drop - 1e-9]
-    return min(good, key=lambda point: (point.mean_exit_layer, point.speed)).speed

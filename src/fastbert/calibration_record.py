@@ -5,6 +5,7 @@ weights answered and the hash of the file. Texts are not kept. With it any goal 
 the model; it is read when it is first needed, for answers at a given speed do without it.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
@@ -17,11 +18,12 @@ from safetensors.numpy import load_file, save_file
 
 from fastbert.calibration import RecordedExits
 from fastbert.criteria import Measure
-from fastbert.errors import FolderError
+from fastbert.errors import CalibrationError, FolderError
 from fastbert.folder import (
     EARLY_EXIT_FILE,
     HASHED_FILES,
     LABELS_HASH,
+    DefaultPoint,
     EarlyExitConfig,
     ModelFolder,
     fill_stage,
@@ -30,11 +32,21 @@ from fastbert.folder import (
     seal,
     staged_folder,
 )
-from fastbert.goals import Calibration, StageTimes
+from fastbert.goals import (
+    DEFAULT_GOAL,
+    TIMED_PARTS,
+    Answerer,
+    Calibration,
+    Goal,
+    StageTimes,
+)
 from fastbert.measures import measure_from_json, measure_to_json
+from fastbert.processor import processor_name
 
 CALIBRATION_FILE = "calibration.safetensors"
-ANSWERED_BY = (LABELS_HASH, *HASHED_FILES)
+DECIDING = (LABELS_HASH, *HASHED_FILES)  # what decides an answer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,22 +55,26 @@ class CalibrationRecord:
 
     Args:
         sha256: Of the file of arrays.
-        answered_by: Hashes of the files and the label order that decide an answer.
+        hashes: Of the files and the label order that decide an answer.
+        answered_by: Runtime and precision that computed the answers; None where nobody noted them.
         source: Name of the file the rows came from.
         rows: How many rows.
         labeled: Whether they have labels.
-        criterion: Name and settings of the measure of doubt.
+        measure: Name and settings of the measure of doubt.
         times_ms: How long the parts of the model took, if that was measured.
+        processor: Where it was measured; None where nobody noted it.
         date: The day of the calibration.
     """
 
     sha256: str
-    answered_by: dict[str, str]
+    hashes: dict[str, str]
+    answered_by: dict[str, str] | None
     source: str
     rows: int
     labeled: bool
-    criterion: dict[str, Any]
+    measure: dict[str, Any]
     times_ms: dict[str, float] | None
+    processor: str | None
     date: str
 
 
@@ -71,33 +87,45 @@ def record_facts(record: Mapping[str, Any]) -> dict[str, str]:
     labels = "labelled" if record["labeled"] else "not labelled"
     facts = {
         "rows": f"{record['rows']:,} of {record['source']}, {labels}",
-        "criterion": record["criterion"]["name"],
+        "measure": record["measure"]["name"],
         "date": record["date"],
     }
+    if record["answered_by"]:
+        facts["answered by"] = str(Answerer(**record["answered_by"]))
+    if record["processor"]:
+        facts["timed on"] = record["processor"]
     for part, milliseconds in (record["times_ms"] or {}).items():
         facts[f"{part}, one text"] = f"{milliseconds:.2f} ms"
     return facts
 
 
-def save_calibration(folder: ModelFolder, calibration: Calibration, source: str) -> ModelFolder:
+def save_calibration(
+    folder: ModelFolder, calibration: Calibration, source: str, default: Goal = DEFAULT_GOAL
+) -> ModelFolder:
     """Write a calibration into a model folder, in place of an earlier one.
 
     Args:
         folder: The folder whose model answered; it is replaced as a whole.
         calibration: What to keep.
         source: Where the rows came from, a name that may be published.
+        default: What the model shall reach where nobody asks for a speed or a goal.
 
     Raises:
+        CalibrationError: The default cannot be met.
         FolderError: The folder cannot be written, or is no longer what it was when opened.
     """
     with staged_folder(folder.path) as stage:
         fill_stage(folder, stage)
-        add_calibration(stage, folder.config, calibration, source)
+        add_calibration(stage, folder.config, calibration, source, default)
     return open_folder(folder.path)
 
 
 def add_calibration(
-    stage: Path, config: EarlyExitConfig, calibration: Calibration, source: str
+    stage: Path,
+    config: EarlyExitConfig,
+    calibration: Calibration,
+    source: str,
+    default: Goal,
 ) -> EarlyExitConfig:
     """Write a calibration into a folder that is being made, and seal it again."""
     arrays = {
@@ -110,17 +138,25 @@ def add_calibration(
         arrays["fitted"] = calibration.fitted
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     save_file(arrays, stage / CALIBRATION_FILE)  # it writes memory as it lies
+    answered_by, times = calibration.answered_by, calibration.times
     record = CalibrationRecord(
         sha256=hash_of_file(stage / CALIBRATION_FILE),
-        answered_by={name: config.hashes[name] for name in ANSWERED_BY},
+        hashes={name: config.hashes[name] for name in DECIDING},
+        answered_by=None if answered_by is None else asdict(answered_by),
         source=source,
         rows=calibration.recorded.num_rows,
         labeled=calibration.truth is not None,
-        criterion=measure_to_json(calibration.measure),
-        times_ms=None if calibration.times is None else asdict(calibration.times),
+        measure=measure_to_json(calibration.measure),
+        times_ms=None if times is None else {part: getattr(times, part) for part in TIMED_PARTS},
+        processor=None if times is None else times.processor,
         date=datetime.now(UTC).date().isoformat(),
     )
-    return seal(stage, replace(config, calibration=asdict(record)))
+    point = DefaultPoint(
+        measure=record.measure,
+        thresholds=calibration.solve(default).thresholds,
+        goal=default.as_dict(),
+    )
+    return seal(stage, replace(config, calibration=asdict(record), default=point))
 
 
 def load_calibration(folder: ModelFolder, measure: Measure | None = None) -> Calibration:
@@ -149,9 +185,10 @@ def load_calibration(folder: ModelFolder, measure: Measure | None = None) -> Cal
         truth=None if labels is None else labels.astype(np.int64),
         lengths=arrays["lengths"].astype(np.int64),
         shape=folder.shape,
-        measure=measure or _measure(folder, record),
+        measure=measure or stored_measure(folder, record.measure),
         times=_times(folder, record),
         fitted=arrays.get("fitted"),
+        answered_by=None if record.answered_by is None else Answerer(**record.answered_by),
     )
 
 
@@ -168,8 +205,8 @@ def read_record(folder: ModelFolder) -> CalibrationRecord:
             f"`fastbert calibrate {folder.path} DEV`"
         )
     record = _checked(path, found)
-    for name in ANSWERED_BY:
-        if record.answered_by.get(name) != folder.config.hashes[name]:
+    for name in DECIDING:
+        if record.hashes.get(name) != folder.config.hashes[name]:
             what = "order of labels" if name == LABELS_HASH else name
             raise FolderError(
                 f"{path}: the calibration was made with another {what}; calibrate again"
@@ -189,17 +226,86 @@ def _times(folder: ModelFolder, record: CalibrationRecord) -> StageTimes | None:
     if record.times_ms is None:
         return None
     try:
-        return StageTimes(**record.times_ms)
+        return StageTimes(**record.times_ms, processor=record.processor)
     except TypeError as error:
         path = folder.path / EARLY_EXIT_FILE
         raise FolderError(f'{path}: key "calibration.times_ms": {error}') from error
 
 
-def _measure(folder: ModelFolder, record: CalibrationRecord) -> Measure:
+def stored_measure(folder: ModelFolder, record: Mapping[str, Any]) -> Measure:
+    """Return the measure of doubt that early_exit.json names.
+
+    Raises:
+        FolderError: It is none of `fastbert.measures`.
+    """
     try:
-        return measure_from_json(record.criterion)
+        return measure_from_json(record)
     except ValueError as error:
         raise FolderError(
             f"{folder.path / EARLY_EXIT_FILE}: {error}; one of your own is passed as "
             "`from_pretrained(..., measure=...)`"
         ) from error
+
+
+def refuse_other_answerer(folder: ModelFolder, goal: Goal, answerer: Answerer) -> None:
+    """Refuse a goal that the calibration cannot speak of, since something else answered there.
+
+    A promise and a drop hold for the runtime and precision that was calibrated, times for the
+    processor as well. What only counts layers is nearly the same everywhere: there a warning does.
+
+    Args:
+        folder: A calibrated folder.
+        goal: What is asked for.
+        answerer: What answers now.
+
+    Raises:
+        CalibrationError: The goal has to be calibrated again.
+    """
+    name, _ = goal.aim
+    told = _other_answerer(folder, answerer, promise=goal.confidence is not None)
+    if told and (name in ("max_drop", "latency_ms")):
+        raise CalibrationError(f"{told}, so {name} was not measured; {_again(folder, answerer)}")
+    if told:
+        logger.warning("%s, so %s may come out otherwise; %s", told, name, _again(folder, answerer))
+    timed_on = read_record(folder).processor
+    if name == "latency_ms" and timed_on not in (None, processor_name()):
+        raise CalibrationError(
+            f"{folder.path}: was timed on {timed_on}, this is {processor_name()}; "
+            f"{_again(folder, answerer)} --time"
+        )
+
+
+def answers_as_calibrated(folder: ModelFolder, answerer: Answerer) -> bool:
+    """Return whether the calibration speaks of what answers now, as far as it says."""
+    return _other_answerer(folder, answerer, promise=False) is None
+
+
+def check_default(folder: ModelFolder, goal: Goal, answerer: Answerer) -> None:
+    """Warn where the default was chosen for other answers; a promise is refused there.
+
+    Raises:
+        CalibrationError: The default is a promise.
+    """
+    told = _other_answerer(folder, answerer, promise=goal.confidence is not None)
+    if told and goal.confidence is not None:
+        raise CalibrationError(f"{told}, so nothing is promised; {_again(folder, answerer)}")
+    if told:
+        logger.warning(
+            "%s, so its thresholds may lose more or save less; %s", told, _again(folder, answerer)
+        )
+
+
+def _other_answerer(folder: ModelFolder, answerer: Answerer, *, promise: bool) -> str | None:
+    """Return what to say if something else was calibrated than answers now."""
+    answered_by = read_record(folder).answered_by
+    if answered_by is None:  # version 0.1 did not note it
+        return f"{folder.path}: does not say what was calibrated" if promise else None
+    if Answerer(**answered_by) == answerer:
+        return None
+    return f"{folder.path}: was calibrated with {Answerer(**answered_by)}, here answers {answerer}"
+
+
+def _again(folder: ModelFolder, answerer: Answerer) -> str:
+    return (
+        f"calibrate again with `fastbert calibrate {folder.path} DEV --runtime {answerer.runtime}`"
+    )

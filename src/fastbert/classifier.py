@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeGuard, TypeVar, Unpack, overload
+from typing import Any, TypeGuard, TypeVar, Unpack, cast, overload
 
 import numpy as np
 from huggingface_hub import HfApi, snapshot_download
@@ -14,12 +14,35 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from jaxtyping import Float, Int
 
 from fastbert.calibration import RecordedExits
-from fastbert.calibration_record import load_calibration, save_calibration
-from fastbert.criteria import EntropyCriterion, ExitCriterion, Measure, log_softmax, uncertainty
+from fastbert.calibration_record import (
+    answers_as_calibrated,
+    check_default,
+    load_calibration,
+    refuse_other_answerer,
+    save_calibration,
+    stored_measure,
+)
+from fastbert.criteria import (
+    EntropyCriterion,
+    ExitCriterion,
+    Measure,
+    ThresholdCriterion,
+    log_softmax,
+    uncertainty,
+)
 from fastbert.engine import ExitBackend, ExitResult, classify, record
 from fastbert.errors import CalibrationError, FolderError, MissingExtraError
 from fastbert.folder import EarlyExitConfig, ModelFolder, copy_folder, open_folder
-from fastbert.goals import Calibration, Goal, GoalOptions, OperatingPoint, check_enough
+from fastbert.goals import (
+    DEFAULT_GOAL,
+    TORCH,
+    Answerer,
+    Calibration,
+    Goal,
+    GoalOptions,
+    OperatingPoint,
+    check_enough,
+)
 from fastbert.measures import DEFAULT_MEASURE, MEASURES
 from fastbert.runtime.open import RuntimeName, export_to_run, open_backend
 from fastbert.text import TextEncoder, TokenBatch, Tokens, batches_of_similar_length
@@ -28,7 +51,6 @@ Text = str | tuple[str, str]
 Speed = float | ExitCriterion | OperatingPoint
 Answer = TypeVar("Answer")
 
-DEFAULT_SPEED = 0.5
 FITTING_SHARE = 0.5  # of the calibration rows, for a measure that has to be fitted
 
 
@@ -68,6 +90,7 @@ class FastBertClassifier:
         folder: ModelFolder,
         measure: Measure | None = None,
         workers: int = 1,
+        answerer: Answerer = TORCH,
     ) -> None:
         """Put the parts together; `from_pretrained` does it from a folder."""
         if workers < 1:
@@ -77,6 +100,7 @@ class FastBertClassifier:
         self.encoder = encoder
         self.folder = folder
         self.measure = measure
+        self.answerer = answerer
 
     @property
     def config(self) -> EarlyExitConfig:
@@ -94,9 +118,36 @@ class FastBertClassifier:
         return self.config.num_layers
 
     @property
-    def recommended_speed(self) -> float:
-        """The speed that was chosen on held-out texts after training."""
-        return self.config.speed
+    def is_calibrated(self) -> bool:
+        """Whether the folder's calibration speaks of what answers here."""
+        return self.config.calibration is not None and answers_as_calibrated(
+            self.folder, self.answerer
+        )
+
+    @property
+    def default_goal(self) -> Goal | None:
+        """What is reached where nobody asks for a speed or a goal; None if nothing was stored."""
+        stored = self.config.default
+        if stored is None or stored.goal is None:
+            return None
+        return Goal(**cast(GoalOptions, stored.goal))
+
+    @cached_property
+    def default_criterion(self) -> ExitCriterion:
+        """How texts are answered where nobody asks for a speed or a goal: as the folder says.
+
+        Raises:
+            CalibrationError: The default is a promise, and it was made for another runtime.
+            FolderError: It was chosen by a measure of one's own, which was not passed.
+        """
+        stored = self.config.default
+        if stored is None or not any(stored.thresholds):
+            return EntropyCriterion(0.0)
+        if self.default_goal is None:  # version 0.1 stored a speed
+            return EntropyCriterion(stored.thresholds[0])
+        check_default(self.folder, self.default_goal, self.answerer)
+        measure = self.measure or stored_measure(self.folder, stored.measure)
+        return ThresholdCriterion(measure, stored.thresholds)
 
     @classmethod
     def from_pretrained(
@@ -137,11 +188,12 @@ class FastBertClassifier:
         encoder = TextEncoder.from_folder(folder.path, folder.config.max_length)
         export = export_to_run(folder, runtime if device is None else "torch")
         if export is None:
-            backend = _torch_backend(folder, device, threads)
+            backend, answerer = _torch_backend(folder, device, threads), TORCH
         else:
             cache = None if cache_folder is None else Path(cache_folder).expanduser()
             backend = open_backend(export, threads, workers, cache)
-        return cls(backend, encoder, folder, measure, workers)
+            answerer = Answerer(export.runtime, export.precision)
+        return cls(backend, encoder, folder, measure, workers, answerer)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model folder, whole or not at all.
@@ -181,6 +233,8 @@ class FastBertClassifier:
     ) -> Calibration:
         """Record what every exit answers about held-out texts, for goals to be solved from.
 
+        What comes of it holds for the runtime and the precision of this classifier.
+
         Args:
             texts: Texts like those to come, not those of the training.
             labels: The right answers; without them the full model's take their place.
@@ -208,21 +262,34 @@ class FastBertClassifier:
         elif isinstance(measure, str):
             measure = MEASURES[measure]()
         return Calibration(
-            recorded, truth, lengths, self.folder.shape, measure=measure, fitted=fitted
+            recorded,
+            truth,
+            lengths,
+            self.folder.shape,
+            measure=measure,
+            fitted=fitted,
+            answered_by=self.answerer,
         )
 
-    def save_calibration(self, calibration: Calibration, source: str) -> None:
+    def save_calibration(
+        self, calibration: Calibration, source: str, default: Goal | None = None
+    ) -> None:
         """Write a calibration into the model folder; from now on goals are solved from it.
 
         Args:
             calibration: What `calibrate` returned.
             source: What to call the texts: a name that may be published.
+            default: The goal for which texts are answered where nobody asks for another; if none is
+                given, the folder's own, and if it has none `DEFAULT_GOAL`.
 
         Raises:
+            CalibrationError: The goal cannot be met.
             FolderError: The folder cannot be written.
         """
-        self.folder = save_calibration(self.folder, calibration, source)
-        self.__dict__.pop("calibration", None)
+        goal = default or self.default_goal or DEFAULT_GOAL
+        self.folder = save_calibration(self.folder, calibration, source, goal)
+        for name in ("calibration", "default_criterion"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -240,11 +307,14 @@ class FastBertClassifier:
             goal: See `fastbert.goals.Goal`.
 
         Raises:
-            CalibrationError: The goal cannot be met, or the calibration cannot tell.
+            CalibrationError: The goal cannot be met, or the calibration cannot tell, such as when
+                another runtime answered there.
             FolderError: The folder is not calibrated.
             ValueError: That is no goal.
         """
-        return self.calibration.solve(Goal(**goal))
+        asked = Goal(**goal)
+        refuse_other_answerer(self.folder, asked, self.answerer)
+        return self.calibration.solve(asked)
 
     # Answers.
 
@@ -278,9 +348,10 @@ class FastBertClassifier:
         Args:
             texts: A text, a pair `(text, text_pair)`, or any number of either. Longer texts than
                 the model reads are cut, of a pair the longer one first.
-            speed: A text leaves at the first layer whose uncertainty is below it: 0 runs every
-                layer, 1 leaves as early as possible, 0.5 is the default. `recommended_speed` was
-                chosen for quality. Or what `speed_for` returned, or an exit criterion of any kind.
+            speed: The paper's threshold: a text leaves at the first layer whose uncertainty is
+                below it, so 0 runs every layer and 1 leaves as early as possible. Or what
+                `speed_for` returned, or an exit criterion of any kind. By default the goal holds
+                that is stored in the folder.
             batch_size: Texts computed together. No answer depends on it.
             goal: What to reach instead, such as `max_drop=0.005`; see `speed_for`.
 
@@ -295,7 +366,7 @@ class FastBertClassifier:
         """
         if _is_one(texts):
             return self.predict([texts], speed, batch_size, **goal)[0]
-        result = self.classify(texts, self._criterion(speed, goal), batch_size)
+        result = self.classify(texts, self.criterion(speed, **goal), batch_size)
         probabilities = np.exp(log_softmax(result.logits))
         return [
             Prediction(self.labels[best], dict(zip(self.labels, row, strict=True)), doubt, layer)
@@ -316,10 +387,17 @@ class FastBertClassifier:
         **goal: Unpack[GoalOptions],
     ) -> Float[np.ndarray, "rows classes"]:
         """Return the probability of each class for each text; arguments as for `predict`."""
-        result = self.classify(texts, self._criterion(speed, goal), batch_size)
+        result = self.classify(texts, self.criterion(speed, **goal), batch_size)
         return np.asarray(np.exp(log_softmax(result.logits)))
 
-    def _criterion(self, speed: Speed | None, goal: GoalOptions) -> ExitCriterion:
+    def criterion(self, speed: Speed | None = None, **goal: Unpack[GoalOptions]) -> ExitCriterion:
+        """Return who may leave where at a speed, for a goal or, without either, by default.
+
+        Raises:
+            CalibrationError: The goal cannot be met, or the calibration cannot tell.
+            FolderError: There is a goal, and the folder is not calibrated.
+            ValueError: `speed` is not between 0 and 1, or there is a goal as well.
+        """
         if goal:
             if speed is not None:
                 raise ValueError(f"give a speed or a goal, not both: {speed} and {goal}")
@@ -328,7 +406,7 @@ class FastBertClassifier:
             return speed.criterion
         if isinstance(speed, ExitCriterion):
             return speed
-        return EntropyCriterion(DEFAULT_SPEED if speed is None else float(speed))
+        return self.default_criterion if speed is None else EntropyCriterion(float(speed))
 
     def classify(
         self, texts: Iterable[Text], criterion: ExitCriterion, batch_size: int = 32

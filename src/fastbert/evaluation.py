@@ -11,11 +11,12 @@ import numpy as np
 from jaxtyping import Int
 
 from fastbert.classifier import FastBertClassifier, Text
-from fastbert.criteria import EntropyCriterion, ExitCriterion
+from fastbert.criteria import EntropyCriterion, ExitCriterion, ThresholdCriterion
 from fastbert.data import Example
 from fastbert.drift import Drift, compare
 from fastbert.engine import ExitResult
-from fastbert.goals import OperatingPoint, StageTimes, macro_f1
+from fastbert.goals import Goal, OperatingPoint, StageTimes, macro_f1
+from fastbert.processor import processor_name
 
 TIMED_TEXTS, REPEATS = 50, 3
 DRIFT_TEXTS = 2_000  # that run every layer, to see whether they still behave as calibrated
@@ -26,7 +27,7 @@ class Evaluation:
     """What one speed gave on a set of labelled texts.
 
     Args:
-        speed: The threshold; None where a goal chose several.
+        speed: The paper's threshold; None where there is one for each student.
         accuracy: Share of texts answered right.
         macro_f1: F1 averaged over the model's classes; one that never occurs and is never
             answered is left out.
@@ -70,7 +71,7 @@ class Evaluation:
 def evaluate(
     classifier: FastBertClassifier,
     examples: Sequence[Example],
-    speeds: Iterable[float | OperatingPoint],
+    speeds: Iterable[float | OperatingPoint | None],
     batch_size: int = 32,
 ) -> list[Evaluation]:
     """Classify labelled texts at each speed and measure.
@@ -78,7 +79,8 @@ def evaluate(
     Args:
         classifier: What is evaluated.
         examples: Labelled texts; every label must be one of the classifier's.
-        speeds: Thresholds from 0 (every layer) to 1, or what `speed_for` returned.
+        speeds: Thresholds from 0 (every layer) to 1, what `speed_for` returned, or None for the
+            folder's default.
         batch_size: Texts computed together; it changes the time and nothing else.
     """
     texts = [example.content for example in examples]
@@ -89,13 +91,12 @@ def evaluate(
 
     evaluations = []
     for speed in speeds:
-        criterion = (
-            speed.criterion if isinstance(speed, OperatingPoint) else EntropyCriterion(speed)
-        )
+        criterion = classifier.criterion(speed)
         start = time.perf_counter()
         result = classifier.classify(texts, criterion, batch_size)
         seconds = time.perf_counter() - start
-        evaluations.append(_summary(classifier, speed, criterion, truth, lengths, result, seconds))
+        goal = classifier.default_goal if speed is None else getattr(speed, "goal", None)
+        evaluations.append(_summary(classifier, criterion, goal, truth, lengths, result, seconds))
     return evaluations
 
 
@@ -148,8 +149,13 @@ def stage_times(classifier: FastBertClassifier, examples: Sequence[Example]) -> 
     else:  # as if the teacher cost what a student does
         layer = (to_teacher - to_first) / max(layers - 1, 1)
     start = to_first - layer - student
+    teacher = to_teacher - start - layers * layer
     return StageTimes(
-        *(max(part, 0.0) for part in (start, layer, student, to_teacher - start - layers * layer))
+        start=max(start, 0.0),
+        layer=max(layer, 0.0),
+        student=max(student, 0.0),
+        teacher=max(teacher, 0.0),
+        processor=processor_name(),
     )
 
 
@@ -176,8 +182,8 @@ def _milliseconds(work: Callable[[], None]) -> float:
 
 def _summary(
     classifier: FastBertClassifier,
-    speed: float | OperatingPoint,
     criterion: ExitCriterion,
+    goal: Goal | None,
     truth: Int[np.ndarray, " rows"],
     lengths: Int[np.ndarray, " rows"],
     result: ExitResult,
@@ -186,10 +192,8 @@ def _summary(
     answers = result.logits.argmax(axis=-1)
     layers, shape = classifier.num_layers, classifier.folder.shape
     watched = [layer for layer in range(1, layers) if criterion.watches(layer)]
-    chosen = speed if isinstance(speed, OperatingPoint) else None
-    goal = chosen.goal if chosen else None
     return Evaluation(
-        speed=speed if isinstance(speed, float | int) else None,
+        speed=criterion.speed if isinstance(criterion, EntropyCriterion) else None,
         accuracy=float((answers == truth).mean()),
         macro_f1=macro_f1(answers, truth),
         rows=len(truth),
@@ -202,5 +206,7 @@ def _summary(
         exit_layers=np.bincount(result.exit_layer, minlength=layers + 1)[1:].tolist(),
         goal=goal.as_dict() if goal else None,
         confidence=goal.confidence if goal else None,
-        thresholds=list(chosen.thresholds) if chosen else None,
+        thresholds=list(criterion.thresholds)
+        if isinstance(criterion, ThresholdCriterion)
+        else None,
     )

@@ -35,7 +35,8 @@ TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 EARLY_EXIT_FILE = "early_exit.json"
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+OLDEST_SCHEMA = 1  # that is still read
 HASHED_FILES = (  # whatever decides an answer
     MODEL_CONFIG_FILE,
     TEACHER_FILE,
@@ -87,6 +88,31 @@ class StudentLayout:
 
 
 @dataclass(frozen=True)
+class DefaultPoint:
+    """How a model answers where nobody asks for a speed or a goal.
+
+    Args:
+        measure: Name and settings of the measure of doubt.
+        thresholds: One for each student, from 0 (nobody leaves there) to 1.
+        goal: What the thresholds were chosen for, by name; None if they are a speed of the paper's.
+
+    Raises:
+        ValueError: A threshold lies outside 0 to 1.
+    """
+
+    measure: dict[str, Any]
+    thresholds: tuple[float, ...]
+    goal: dict[str, float | str] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse thresholds that no doubt can reach."""
+        if not all(0 <= threshold <= 1 for threshold in self.thresholds):
+            raise ValueError(
+                f"default.thresholds must lie between 0 and 1, got {list(self.thresholds)}"
+            )
+
+
+@dataclass(frozen=True)
 class EarlyExitConfig:
     """What early_exit.json says about a model.
 
@@ -97,8 +123,7 @@ class EarlyExitConfig:
         num_layers: Encoder layers.
         max_length: Tokens that a text may have, special tokens included.
         students: The shape of the students.
-        criterion: The exit criterion, by name.
-        speed: The threshold chosen on held-out data.
+        default: How it answers where nobody asks for a speed or a goal; None runs every layer.
         hashes: SHA-256 of files by name, of the label order and of these settings.
         versions: The packages that wrote the folder.
         training: What produced the weights, free in form.
@@ -115,8 +140,7 @@ class EarlyExitConfig:
     num_layers: int
     max_length: int
     students: StudentLayout = field(default_factory=StudentLayout)
-    criterion: dict[str, Any] = field(default_factory=lambda: {"name": "entropy"})
-    speed: float = 0.5
+    default: DefaultPoint | None = None
     hashes: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
@@ -135,10 +159,11 @@ class EarlyExitConfig:
                 "num_layers and max_length must be positive, "
                 f"got {self.num_layers} and {self.max_length}"
             )
-        if self.criterion != {"name": "entropy"}:
-            raise ValueError(f'criterion must be {{"name": "entropy"}}, got {self.criterion}')
-        if not 0 <= self.speed <= 1:
-            raise ValueError(f"speed must be between 0 and 1, got {self.speed}")
+        if self.default is not None and len(self.default.thresholds) != self.num_layers - 1:
+            raise ValueError(
+                f"default.thresholds must be one for each of {self.num_layers - 1} students, "
+                f"got {len(self.default.thresholds)}"
+            )
 
     def to_json(self) -> str:
         """Return the text of early_exit.json."""
@@ -154,13 +179,17 @@ class EarlyExitConfig:
         """
         record = _read_json(path, strict=True)
         schema = record.get("schema_version")
-        if type(schema) is int and schema != SCHEMA_VERSION:
+        if type(schema) is int and not OLDEST_SCHEMA <= schema <= SCHEMA_VERSION:
             raise FolderError(
-                f'{path}: key "schema_version" is {schema}, this package reads {SCHEMA_VERSION}; '
-                "upgrade it with `pip install -U fastbert-kit`"
+                f'{path}: key "schema_version" is {schema}, this package reads {OLDEST_SCHEMA} to '
+                f"{SCHEMA_VERSION}; upgrade it with `pip install -U fastbert-kit`"
             )
-        _check_keys(path, "", record, EARLY_EXIT_TYPES)
+        is_first = type(schema) is int and schema == 1
+        _check_keys(path, "", record, SCHEMA_1_TYPES if is_first else EARLY_EXIT_TYPES)
         _check_keys(path, "students.", record["students"], STUDENT_TYPES)
+        if record.get("default") is not None:
+            _check_keys(path, "default.", record["default"], DEFAULT_TYPES)
+            _check_items(path, "default.thresholds", record["default"]["thresholds"], float)
         _check_choice(path, "layout", record["layout"], LAYOUTS)
         _check_choice(path, "students.pooling", record["students"]["pooling"], POOLINGS)
         _check_items(path, "labels", record["labels"], str)
@@ -168,10 +197,12 @@ class EarlyExitConfig:
         _check_items(path, "versions", record["versions"].values(), str)
         try:
             _check_hashes(path, record)
+            if is_first:
+                record = _from_schema_1(record)
             changed = {
                 "students": StudentLayout(**record["students"]),
                 "labels": tuple(record["labels"]),
-                "speed": float(record["speed"]),
+                "default": _default_point(record["default"]),
             }
             return EarlyExitConfig(**(record | changed))
         except (ValueError, OverflowError, RecursionError) as error:
@@ -184,14 +215,23 @@ EARLY_EXIT_TYPES: dict[str, tuple[type, ...]] = {
     "num_layers": (int,),
     "max_length": (int,),
     "students": (dict,),
-    "criterion": (dict,),
-    "speed": (float, int),
+    "default": (dict, type(None)),
     "hashes": (dict,),
     "versions": (dict,),
     "training": (dict,),
     "evaluation": (list,),
     "calibration": (dict, type(None)),
     "schema_version": (int,),
+}
+DEFAULT_TYPES: dict[str, tuple[type, ...]] = {
+    "measure": (dict,),
+    "thresholds": (list,),
+    "goal": (dict, type(None)),
+}
+# Version 0.1 had one speed, and a criterion that could only be entropy.
+SCHEMA_1_TYPES = {key: kinds for key, kinds in EARLY_EXIT_TYPES.items() if key != "default"} | {
+    "criterion": (dict,),
+    "speed": (float, int),
 }
 STUDENT_TYPES: dict[str, tuple[type, ...]] = {
     "pooling": (str,),
@@ -225,6 +265,38 @@ def _check_keys(
             raise FolderError(
                 f'{path}: key "{where}{key}" must be {wanted}, got {JSON_NAMES[found]}'
             )
+
+
+def _from_schema_1(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what a folder of version 0.1 says, in the words of today.
+
+    Raises:
+        ValueError: Its speed or its criterion is none.
+    """
+    criterion, speed = record["criterion"], record["speed"]
+    if criterion != {"name": "entropy"}:
+        raise ValueError(f'criterion must be {{"name": "entropy"}}, got {criterion}')
+    if not 0 <= speed <= 1:
+        raise ValueError(f"speed must be between 0 and 1, got {speed}")
+    thresholds = [float(speed)] * (record["num_layers"] - 1)
+    default = {"measure": criterion, "thresholds": thresholds, "goal": None}
+    kept = {key: value for key, value in record.items() if key not in ("criterion", "speed")}
+    calibration = record["calibration"]
+    if calibration is not None:
+        said = {"answered_by": "hashes", "criterion": "measure"}
+        calibration = {said.get(key, key): value for key, value in calibration.items()}
+        calibration = {"answered_by": None, "processor": None} | calibration  # nobody noted them
+    return kept | {
+        "default": default,
+        "calibration": calibration,
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+def _default_point(record: dict[str, Any] | None) -> DefaultPoint | None:
+    if record is None:
+        return None
+    return DefaultPoint(record["measure"], tuple(record["thresholds"]), record["goal"])
 
 
 def _check_items(path: Path, key: str, items: Any, allowed: type) -> None:
@@ -569,7 +641,7 @@ def seal(stage: Path, config: EarlyExitConfig) -> EarlyExitConfig:
     hashes = {name: hash_of_file(stage / name) for name in HASHED_FILES}
     found = installed_versions(PACKAGES.values())
     versions = {name: found[package] for name, package in PACKAGES.items() if package in found}
-    config = replace(config, versions=versions, speed=float(config.speed))
+    config = replace(config, versions=versions)
     record = json.loads(config.to_json())  # as it will be read
     hashes[LABELS_HASH] = _hash_of_json(record["labels"])
     hashes[SETTINGS_HASH] = _hash_of_settings(record)

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 Metric = Literal["accuracy", "f1", "agreement"]
 
+DEFAULT_MAX_DROP = 0.005
 LEAST_ROWS = 20  # fewer say nothing about 11 thresholds
 ROWS_TO_SPLIT = 3_000  # with fewer, a promise does better with equal thresholds and every row
 PATH_SHARE = 5  # one row in so many draws the path that the others test
@@ -127,6 +128,30 @@ def _check_range(name: str, value: float | None, high: float) -> None:
         raise ValueError(f"{name} must lie between 0 and {high:g}, got {value}")
 
 
+DEFAULT_GOAL = Goal(max_drop=DEFAULT_MAX_DROP)  # where nobody asks for another
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """What computed answers. Thresholds chosen from them are meant for it alone.
+
+    Args:
+        runtime: `torch`, `openvino` or `onnx`.
+        precision: `fp32`, `bf16` or `int8`.
+    """
+
+    runtime: str = "torch"
+    precision: str = "fp32"
+
+    def __str__(self) -> str:
+        """Name it in a message."""
+        return f"{self.runtime} in {self.precision}"
+
+
+TORCH = Answerer()
+TIMED_PARTS = ("start", "layer", "student", "teacher")
+
+
 @dataclass(frozen=True)
 class StageTimes:
     """How long the parts of the model take for one text, in milliseconds.
@@ -136,12 +161,14 @@ class StageTimes:
         layer: One encoder layer.
         student: One student.
         teacher: The teacher's head.
+        processor: On which processor they were measured; None where nobody knows.
     """
 
     start: float
     layer: float
     student: float
     teacher: float
+    processor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -274,12 +301,14 @@ class Calibration(AnsweredRows):
 
     Args:
         fitted: Which rows the measure was fitted on, if it was: these cannot test a promise.
+        answered_by: What computed the answers; None where nobody knows.
 
     Raises:
         CalibrationError: There are too few rows, or a logit is not finite.
     """
 
     fitted: Bool[np.ndarray, " rows"] | None = None
+    answered_by: Answerer | None = TORCH
 
     def __post_init__(self) -> None:
         """Refuse rows that nothing can be learned from."""
@@ -336,7 +365,7 @@ class Calibration(AnsweredRows):
         figures = [getattr(point, figure_name) for point in self.points]
         if None in figures:
             raise CalibrationError(
-                f"{name} needs the times of this machine: calibrate again with --measure"
+                f"{name} needs the times of this machine: calibrate again with --time"
             )
         for point, figure in zip(self.points, figures, strict=True):
             if keeps(figure, limit):

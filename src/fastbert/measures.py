@@ -371,11 +371,11 @@ def measure_from_json(record: Mapping[str, Any]) -> Measure:
     settings = dict(record)
     name = settings.pop("name", None)
     if not isinstance(name, str) or name not in MEASURES:
-        raise ValueError(f"unknown exit criterion {name!r}; known are {', '.join(MEASURES)}")
+        raise ValueError(f"unknown measure {name!r}; known are {', '.join(MEASURES)}")
     try:
         return MEASURES[name](**settings)
     except TypeError as error:
-        raise ValueError(f"exit criterion {name}: {error}") from error
+        raise ValueError(f"measure {name}: {error}") from error
 
 
 def jensen_shannon(

@@ -13,11 +13,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors.torch import load_model, save_model
 from transformers import AutoTokenizer, set_seed
 
-from fastbert.calibration import choose_speed, speed_curve
+from fastbert.calibration_record import add_calibration
 from fastbert.classifier import FastBertClassifier
 from fastbert.data import (
     Columns,
@@ -38,6 +37,7 @@ from fastbert.folder import (
     seal,
     staged_folder,
 )
+from fastbert.goals import DEFAULT_MAX_DROP, LEAST_ROWS, Calibration, Goal, OperatingPoint
 from fastbert.nn.model import FastBertModel, Layout, teacher_to_train, trained_teacher
 from fastbert.report.card import write_card
 from fastbert.text import TextEncoder
@@ -48,7 +48,7 @@ from fastbert.training.stage import StageSettings
 
 logger = logging.getLogger(__name__)
 
-SHOWN_SPEEDS = (0.0, 0.1, 0.3, 0.5, 0.8)  # in the table on the model card, with the chosen one
+SHOWN_SPEEDS = (0.0, 0.1, 0.3, 0.5, 0.8)  # in the table on the model card, with the default
 HELD_OUT_EVERY = 10  # of texts without labels one in so many is held out, up to
 HELD_OUT_AT_MOST = 2_000
 
@@ -84,13 +84,14 @@ def train(
     fine_tuning: StageSettings = FINE_TUNING,
     label_smoothing: float = 0.0,
     students: StudentSettings | None = None,
+    max_drop: float = DEFAULT_MAX_DROP,
     resume: bool = False,
 ) -> FastBertClassifier:
     """Train a FastBERT classifier from labelled texts and write its model folder.
 
     Args:
         train: File of labelled texts.
-        dev: File of labelled texts that choose the best epochs and the speed.
+        dev: File of labelled texts that choose the best epochs and calibrate the model.
         model: The pretrained encoder: a local folder or a Hub name.
         output: The model folder to write.
         test: File of labelled texts for the table on the model card; without it dev serves.
@@ -101,6 +102,7 @@ def train(
         fine_tuning: Settings of stage 1.
         label_smoothing: Share of the probability that stage 1 spreads over all classes.
         students: What the students look like, and the settings of stage 2.
+        max_drop: How much worse than the full model the default may be, as a share.
         resume: Go on with a run that was stopped.
 
     Raises:
@@ -109,6 +111,7 @@ def train(
         TrainingError: There is a stopped run, one of other settings, or the loss is not a number.
     """
     columns, students = columns or Columns(), students or StudentSettings()
+    default = Goal(max_drop=max_drop)
     examples = load_examples(train, columns, needs_label=True)
     dev_examples = load_examples(dev, columns, needs_label=True)
     test_examples = load_examples(test, columns, needs_label=True) if test else None
@@ -155,7 +158,9 @@ def train(
         further = read_examples(unlabeled, columns, needs_label=False) if unlabeled else ()
         return chain(examples, further)
 
-    return run.finish(fastbert, encoder, layout, students, texts, dev_examples, test_examples)
+    return run.finish(
+        fastbert, encoder, layout, students, texts, dev_examples, test_examples, default
+    )
 
 
 def distill(
@@ -166,12 +171,13 @@ def distill(
     columns: Columns | None = None,
     max_length: int = 128,
     students: StudentSettings | None = None,
+    max_drop: float = DEFAULT_MAX_DROP,
     resume: bool = False,
 ) -> FastBertClassifier:
     """Give a classifier that somebody has fine-tuned its students, from texts without labels.
 
-    One text in ten, at most 2,000, is held out: on these the best epoch and the speed are chosen,
-    by agreement with the teacher. At speed 0 the answers are the checkpoint's own.
+    One text in ten, at most 2,000, is held out: these choose the best epoch and calibrate the
+    model, by agreement with the teacher. At speed 0 the answers are the checkpoint's own.
 
     Args:
         checkpoint: A `*ForSequenceClassification` model: a local folder or a Hub name.
@@ -180,6 +186,7 @@ def distill(
         columns: What the columns of the file are called.
         max_length: Longest sequence in tokens; longer texts are cut.
         students: What the students look like, and the settings of stage 2.
+        max_drop: How much worse than the full model the default may be, as a share.
         resume: Go on with a run that was stopped.
 
     Raises:
@@ -188,6 +195,7 @@ def distill(
         TrainingError: There is a stopped run, one of other settings, or the loss is not a number.
     """
     columns, students = columns or Columns(), students or StudentSettings()
+    default = Goal(max_drop=max_drop)
     settings = {
         "texts": str(texts),
         "model": str(checkpoint),
@@ -212,7 +220,7 @@ def distill(
             "speed is chosen"
         )
     return run.finish(
-        fastbert, encoder, "pretrained", students, lambda: read(False), held_out, None
+        fastbert, encoder, "pretrained", students, lambda: read(False), held_out, None, default
     )
 
 
@@ -295,6 +303,11 @@ class Run:
         shutil.rmtree(self.folder / "teacher")
 
     @property
+    def _held_out_from(self) -> str:
+        """The file of the held-out texts, by a name that may be published."""
+        return Path(self.settings.get("dev") or self.settings["texts"]).name
+
+    @property
     def _teacher_history(self) -> Path:
         return self.folder / "teacher.history.json"
 
@@ -307,8 +320,9 @@ class Run:
         texts: Callable[[], Iterable[Example]],
         held_out: Sequence[Example],
         test: Sequence[Example] | None,
+        default: Goal,
     ) -> FastBertClassifier:
-        """Distil the students, choose a speed, measure, and write the model folder."""
+        """Distil the students, calibrate, measure, and write the model folder."""
         history = {}
         if self._teacher_history.exists():
             history["teacher"] = json.loads(self._teacher_history.read_text(encoding="utf-8"))
@@ -335,12 +349,15 @@ class Run:
         with staged_folder(self.output) as stage:
             model.save(stage)
             shutil.copytree(self.folder / "tokenizer", stage, dirs_exist_ok=True)
-            seal(stage, config)
-            classifier = FastBertClassifier.from_pretrained(stage)
-            held_out, speed = _choose_speed(classifier, held_out)
-            table = evaluate(classifier, test or held_out, sorted({*SHOWN_SPEEDS, speed}))
-            rows = [row.as_dict() for row in table]
-            config = seal(stage, replace(config, speed=speed, evaluation=rows))
+            config = seal(stage, config)
+            classifier = FastBertClassifier.from_pretrained(stage, runtime="torch")
+            calibration = _calibration(classifier, held_out)
+            point = None
+            if calibration is not None:
+                config = add_calibration(stage, config, calibration, self._held_out_from, default)
+                point = calibration.solve(default)
+            rows = _measured(classifier, test or held_out, point)
+            config = seal(stage, replace(config, evaluation=rows))
             write_card(stage, config, split="test" if test else "dev")
         shutil.rmtree(self.folder)
         return FastBertClassifier.from_pretrained(self.output)
@@ -360,18 +377,38 @@ def _without_places(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: told(value) for key, value in settings.items()}
 
 
-def _choose_speed(
-    classifier: FastBertClassifier, held_out: Sequence[Example]
-) -> tuple[Sequence[Example], float]:
-    """Return the held-out texts, labelled by the teacher where nobody has, and the speed."""
-    recorded = classifier.record([example.content for example in held_out])
-    teacher = recorded.recorded[-1].argmax(axis=-1)
-    labelled = [
-        example if example.label is not None else replace(example, label=classifier.labels[answer])
-        for example, answer in zip(held_out, teacher, strict=True)
-    ]
-    truth = np.array([classifier.labels.index(example.label or "") for example in labelled])
-    return labelled, choose_speed(speed_curve(recorded, truth))
+def _calibration(classifier: FastBertClassifier, held_out: Sequence[Example]) -> Calibration | None:
+    """Return what all exits answer about the held-out texts; None if they are too few to tell."""
+    if len(held_out) < LEAST_ROWS:
+        logger.warning(
+            "%d held-out texts are too few to choose thresholds, so every layer is run by default; "
+            "calibrate with at least %d", len(held_out), LEAST_ROWS,
+        )  # fmt: skip
+        return None
+    labels = [str(example.label) for example in held_out if example.label is not None]
+    if labels and (unseen := set(classifier.labels) - set(labels)):
+        logger.warning(
+            "%d of %d classes have no dev text, such as %s, so the default is chosen by agreement "
+            "with the full model", len(unseen), len(classifier.labels), min(unseen),
+        )  # fmt: skip
+        labels = []
+    return classifier.calibrate([example.content for example in held_out], labels or None)
+
+
+def _measured(
+    classifier: FastBertClassifier, examples: Sequence[Example], point: OperatingPoint | None
+) -> list[dict[str, Any]]:
+    """Return the table of the model card; where nobody labelled a text, the teacher has."""
+    if any(example.label is None for example in examples):
+        answers = classifier.predict([example.content for example in examples], 0.0)
+        examples = [
+            replace(example, label=answer.label)
+            for example, answer in zip(examples, answers, strict=True)
+        ]
+    settings: list[float | OperatingPoint | None] = [*SHOWN_SPEEDS]
+    if point is not None:
+        settings.append(point)
+    return [row.as_dict() for row in evaluate(classifier, examples, settings)]
 
 
 def _warn_about(

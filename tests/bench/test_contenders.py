@@ -111,7 +111,7 @@ def test_early_exits_are_those_of_the_classifier(folder: ModelFolder, model: Loa
     assert len(set(layers_of(early))) > 1
 
 
-def test_the_default_is_the_recommended_speed_until_a_folder_is_calibrated(
+def test_without_a_setting_the_folders_default_takes_part(
     folder: ModelFolder, tmp_path: Path
 ) -> None:
     classifier = FastBertClassifier.from_pretrained(folder.path, device="cpu")
@@ -125,7 +125,7 @@ def test_the_default_is_the_recommended_speed_until_a_folder_is_calibrated(
     shown = []
     for one in (classifier, calibrated):
         shown += names(contenders_of(LoadedModel(one, "torch", "fp32", 1), []))[:1]
-    assert shown == ["FastBERT torch fp32, speed=0.5", "FastBERT torch fp32, max_drop=0.005"]
+    assert shown == ["FastBERT torch fp32, by default", "FastBERT torch fp32, max_drop=0.005"]
     goal = Goal(max_drop=0.01, metric="agreement")
     [early, _] = contenders_of(LoadedModel(calibrated, "torch", "fp32", 1), [goal])
     assert early.name == "FastBERT torch fp32, max_drop=0.01, metric=agreement"

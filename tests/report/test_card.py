@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from fastbert.folder import EarlyExitConfig
+from fastbert.folder import DefaultPoint, EarlyExitConfig
 from fastbert.report.card import write_card
 
 STAGE = {
@@ -18,9 +18,10 @@ STAGE = {
 }
 
 
-def row(speed: float, accuracy: float, layers: float, seconds: float) -> dict[str, Any]:
+def row(speed: float | None, accuracy: float, layers: float, seconds: float) -> dict[str, Any]:
     return {
         "speed": speed,
+        "goal": {"max_drop": 0.02} if speed is None else None,
         "accuracy": accuracy,
         "macro_f1": accuracy - 0.05,
         "rows": 1234,
@@ -37,8 +38,8 @@ TRAINED = EarlyExitConfig(
     labels=("no", "perhaps", "yes"),
     num_layers=4,
     max_length=99,
-    speed=0.25,
-    evaluation=[row(0.0, 0.91, 4.0, 6.0), row(0.25, 0.9, 1.5, 2.5)],
+    default=DefaultPoint({"name": "margin"}, (0.1, 0.2, 0.0), {"max_drop": 0.02}),
+    evaluation=[row(0.0, 0.91, 4.0, 6.0), row(0.25, 0.9, 1.5, 2.5), row(None, 0.89, 1.3, 2.0)],
     training={
         "train": "train.csv",
         "rows": [5000, 600],
@@ -65,14 +66,15 @@ def card(folder: Path, config: EarlyExitConfig, split: str = "dev") -> str:
 
 def test_the_table_compares_each_speed_with_speed_0(tmp_path: Path) -> None:
     text = card(tmp_path, TRAINED)
-    assert "| 0 | 91.00% | 86.00% | 4.00 of 4 | 0.97x | 1.00x | 1.00x |" in text
-    assert "| **0.25** | 90.00% | 85.00% | 1.50 of 4 | 2.60x | 2.67x | 2.40x |" in text
+    assert "| speed 0 | 91.00% | 86.00% | 4.00 of 4 | 0.97x | 1.00x | 1.00x |" in text
+    assert "| speed 0.25 | 90.00% | 85.00% | 1.50 of 4 | 2.60x | 2.67x | 2.40x |" in text
+    assert "| **max_drop=0.02** | 89.00% | 84.00% | 1.30 of 4 | 3.00x | 3.08x | 3.00x |" in text
 
 
 @pytest.mark.parametrize(
     ("config", "split", "measured", "chosen"),
     [
-        (TRAINED, "test", "the 1,234 texts of the test file.", "on the dev file: the fewest"),
+        (TRAINED, "test", "the 1,234 texts of the test file.", "on the dev file."),
         (TRAINED, "dev", "the 1,234 texts of the dev file.", "on the same texts, as were the"),
         (
             DISTILLED,
@@ -83,12 +85,13 @@ def test_the_table_compares_each_speed_with_speed_0(tmp_path: Path) -> None:
     ],
     ids=["test", "dev", "no labels"],
 )
-def test_it_says_what_was_measured_and_where_the_speed_comes_from(
+def test_it_says_what_was_measured_and_where_the_default_comes_from(
     config: EarlyExitConfig, split: str, measured: str, chosen: str, tmp_path: Path
 ) -> None:
     text = card(tmp_path, config, split)
     assert measured in text
-    assert f"recommended speed, **0.25**, was chosen {chosen}" in text
+    assert "The default, **max_drop=0.02**, has a threshold for each student" in text
+    assert f"chosen {chosen}" in text
 
 
 def test_the_settings_are_listed(tmp_path: Path) -> None:

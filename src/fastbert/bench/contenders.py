@@ -27,7 +27,6 @@ from fastbert.runtime.manifest import Precision, Runtime, has_export, open_expor
 logger = logging.getLogger(__name__)
 
 OURS = "FastBERT"
-DEFAULT_GOAL = Goal(max_drop=0.005)
 EXTRAS = {  # by the package that is looked for
     "torch": "train",
     "transformers": "train",
@@ -228,30 +227,32 @@ def contenders_of(model: LoadedModel, settings: Sequence[Setting]) -> list[Conte
 
     Args:
         model: This model in one runtime.
-        settings: Goals and speeds; without any, half a point of accuracy where the folder is
-            calibrated, else the speed that was chosen after training.
+        settings: Goals and speeds; without any, the folder's default.
 
     Raises:
         CalibrationError: A goal cannot be met.
         FolderError: There is a goal, and the folder is not calibrated.
     """
     classifier = model.classifier
-    if not settings:
-        calibrated = classifier.config.calibration is not None
-        settings = [DEFAULT_GOAL if calibrated else classifier.recommended_speed]
     full = _contender(model, model.full_depth, EntropyCriterion(0.0))
+    chosen = {_shown(setting): _criterion(classifier, setting) for setting in settings}
+    if not chosen:
+        chosen = {_shown(classifier.default_goal): classifier.default_criterion}
     adaptive = [
-        _contender(
-            model,
-            f"{model.name}, {_shown(setting)}",
-            classifier.calibration.solve(setting).criterion
-            if isinstance(setting, Goal)
-            else EntropyCriterion(setting),
-            full_depth=full.name,
-        )
-        for setting in dict.fromkeys(settings)
+        _contender(model, f"{model.name}, {name}", criterion, full_depth=full.name)
+        for name, criterion in chosen.items()
     ]
     return [*adaptive, full]
+
+
+def _criterion(classifier: FastBertClassifier, setting: Setting) -> ExitCriterion:
+    """Return a speed, or the thresholds for a goal, whatever runtime was calibrated.
+
+    Speed and answers are measured here, so nothing has to be promised for this runtime.
+    """
+    if isinstance(setting, Goal):
+        return classifier.calibration.solve(setting).criterion
+    return EntropyCriterion(setting)
 
 
 def _contender(
@@ -271,7 +272,9 @@ def _classify(
     return Answers(result.logits.argmax(axis=-1), result.exit_layer)
 
 
-def _shown(setting: Setting) -> str:
+def _shown(setting: Setting | None) -> str:
+    if setting is None:
+        return "by default"
     if not isinstance(setting, Goal):
         return f"speed={setting:g}"
     return ", ".join(

@@ -20,8 +20,8 @@ from fastbert.data import Columns, Example, check_labels, count_empty, load_exam
 
 if TYPE_CHECKING:
     from fastbert.classifier import FastBertClassifier
-    from fastbert.criteria import ExitCriterion
-    from fastbert.goals import GoalOptions
+    from fastbert.folder import DefaultPoint
+    from fastbert.goals import GoalOptions, OperatingPoint
     from fastbert.training.stage import StageSettings
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -36,7 +36,7 @@ class InterruptedRunError(Exception):
 
 FILES, COLUMNS, MODEL = "Files", "Columns of the files", "Model"
 TEACHER, STUDENTS, BOTH = "Stage 1: the teacher", "Stage 2: the students", "Training"
-GOAL = "Goal, in place of a speed; needs `fastbert calibrate`"
+GOAL = "Goal, in place of a speed"
 
 TextColumn = Annotated[
     str, typer.Option(metavar="NAME", help="Column of the text.", rich_help_panel=COLUMNS)
@@ -207,8 +207,10 @@ Unlabeled = Annotated[
 ]
 
 
-def _share(text: str) -> float:
-    """Read 0.005 or 0.5%."""
+def _share(text: str | float) -> float:
+    """Read 0.005 or 0.5%; a default comes as a number."""
+    if isinstance(text, float):
+        return text
     number = text.removesuffix("%")
     try:
         return float(number) / (100 if text.endswith("%") else 1)
@@ -223,6 +225,17 @@ MaxDrop = Annotated[
         metavar="SHARE",
         help="At most so much worse than the full model: 0.5% or 0.005.",
         rich_help_panel=GOAL,
+    ),
+]
+DefaultMaxDrop = Annotated[
+    float,
+    typer.Option(
+        "--max-drop",
+        parser=_share,
+        metavar="SHARE",
+        show_default="0.5%",
+        help="How much worse than the full model the default may be: 0.5% or 0.005.",
+        rich_help_panel=STUDENTS,
     ),
 ]
 DropMetric = Annotated[
@@ -266,7 +279,7 @@ LatencyMs = Annotated[
     typer.Option(
         metavar="MS",
         help="At most so many milliseconds a text on average, one at a time, by the times of "
-        "`fastbert calibrate --measure`.",
+        "`fastbert calibrate --time`.",
         rich_help_panel=GOAL,
     ),
 ]
@@ -316,7 +329,7 @@ def train(
         Path,
         typer.Option(
             metavar="FILE",
-            help="Labelled texts that choose the best epochs and the speed.",
+            help="Labelled texts that choose the best epochs and the default thresholds.",
             rich_help_panel=FILES,
         ),
     ],
@@ -371,6 +384,7 @@ def train(
     distill_learning_rate: DistillLearningRate = 2e-4,
     kl: Divergence = "student-teacher",
     cache_hidden_states: CacheHiddenStates = False,
+    max_drop: DefaultMaxDrop = 0.005,
     batch_size: BatchSize = 32,
     gradient_accumulation: GradientAccumulation = 1,
     seed: Seed = 42,
@@ -411,6 +425,7 @@ def train(
             fine_tuning=stage(epochs, learning_rate),
             label_smoothing=label_smoothing,
             students=students,
+            max_drop=max_drop,
             resume=resume,
         )
     _show_trained(classifier, output)
@@ -437,6 +452,7 @@ def distill(
     learning_rate: DistillLearningRate = 2e-4,
     kl: Divergence = "student-teacher",
     cache_hidden_states: CacheHiddenStates = False,
+    max_drop: DefaultMaxDrop = 0.005,
     batch_size: BatchSize = 32,
     gradient_accumulation: GradientAccumulation = 1,
     seed: Seed = 42,
@@ -463,6 +479,7 @@ def distill(
             columns=Columns(text_column, pair_column),
             max_length=max_length,
             students=StudentSettings(StudentLayout(pooling), stage, kl, cache_hidden_states),
+            max_drop=max_drop,
             resume=resume,
         )
     _show_trained(classifier, output)
@@ -478,7 +495,7 @@ def evaluate(
             metavar="S",
             min=0,
             max=1,
-            show_default="0 and the model's recommended speed",
+            show_default="0 and the folder's default",
             help="Threshold from 0 (every layer) to 1; may be given several times.",
         ),
     ] = None,
@@ -520,21 +537,20 @@ def evaluate(
     examples = _read(texts, Columns(text_column, pair_column, label_column), labeled=True)
     classifier = _load(folder, runtime, threads, workers)
     check_labels(examples, classifier.labels)
-    from fastbert.criteria import EntropyCriterion
     from fastbert.evaluation import drift_of, evaluate
 
-    chosen = classifier.speed_for(**goal) if goal else None
-    speeds = speed or sorted({0.0, classifier.recommended_speed})
-    settings = [chosen] if chosen else speeds
+    settings: list[float | OperatingPoint | None] = [*(speed or (0.0, None))]
+    if goal:
+        settings = [classifier.speed_for(**goal)]
     table = [row.as_dict() for row in evaluate(classifier, examples, settings, batch_size)]
-    if classifier.config.calibration:
-        criterion = chosen.criterion if chosen else EntropyCriterion(max(speeds))
+    if classifier.is_calibrated:
+        criterion = classifier.criterion(max(speed) if speed else settings[-1])
         for line in drift_of(classifier, examples, criterion, batch_size).warnings():
             logger.warning("%s: %s", texts, line)
     if as_json:
         _print_json(table)
     else:
-        _print_speeds(table, classifier.recommended_speed)
+        _print_speeds(table, classifier.config.default)
 
 
 @app.command()
@@ -552,7 +568,7 @@ def predict(
             metavar="S",
             min=0,
             max=1,
-            show_default="the model's recommended speed",
+            show_default="the folder's default",
             help="Threshold from 0 (every layer) to 1 (leave as early as possible).",
         ),
     ] = None,
@@ -593,17 +609,12 @@ def predict(
     classifier = _load(folder, runtime, threads, workers)
     from fastbert.cli.predictions import predict_file
 
-    if goal:
-        chosen: float | ExitCriterion = classifier.speed_for(**goal).criterion
-    else:
-        chosen = classifier.recommended_speed if speed is None else speed
-
     predict_file(
         classifier,
         texts,
         output,
         Columns(text_column, pair_column, id=id_column),
-        speed=chosen,
+        criterion=classifier.criterion(speed, **goal),
         batch_size=batch_size,
     )
 
@@ -619,7 +630,15 @@ def calibrate(
         ),
     ],
     unlabeled: Unlabeled = False,
-    criterion: Annotated[
+    max_drop: MaxDrop = None,
+    metric: DropMetric = None,
+    confidence: Confidence = None,
+    min_speedup: MinSpeedup = None,
+    max_mean_layers: MaxMeanLayers = None,
+    max_flops: MaxFlops = None,
+    latency_ms: LatencyMs = None,
+    saving: Saving = None,
+    measure: Annotated[
         str,
         typer.Option(
             metavar="NAME",
@@ -628,10 +647,10 @@ def calibrate(
             "summed-confidence or learned.",
         ),
     ] = "max-probability",
-    measure: Annotated[
+    timed: Annotated[
         bool,
         typer.Option(
-            "--measure",
+            "--time",
             help="Also measure how long a layer and an exit take here, one text at a time: for "
             "--latency-ms, and so that exits that do not pay in time are not asked.",
         ),
@@ -646,8 +665,19 @@ def calibrate(
     """Record what every layer answers, so that a speed can be asked for by goal.
 
     The texts run through every layer once. Afterwards `predict` and `evaluate` take goals such as
-    `--max-drop 0.5%` or `--min-speedup 3`.
+    `--max-drop 0.5%` or `--min-speedup 3`; a goal given here becomes the default of both. All this
+    holds for the runtime and the precision that answered.
     """
+    goal = _goal(
+        max_drop=max_drop,
+        metric=metric,
+        confidence=confidence,
+        min_speedup=min_speedup,
+        max_mean_layers=max_mean_layers,
+        max_flops=max_flops,
+        latency_ms=latency_ms,
+        saving=saving,
+    )
     columns = Columns(text_column, pair_column, label_column)
     examples = _read(texts, columns, labeled=not unlabeled)
     classifier = _load(folder, runtime, threads)
@@ -655,18 +685,19 @@ def calibrate(
         check_labels(examples, classifier.labels)
     from fastbert.cli.tables import goal_table
     from fastbert.evaluation import stage_times
+    from fastbert.goals import Goal
 
     calibration = classifier.calibrate(
         [example.content for example in examples],
         None if unlabeled else [str(example.label) for example in examples],
-        measure=criterion,
+        measure=measure,
         batch_size=batch_size,
     )
-    if measure:
+    if timed:
         calibration = replace(calibration, times=stage_times(classifier, examples))
-    classifier.save_calibration(calibration, texts.name)
-    _print(goal_table(calibration))
-    print(f"\nNext: fastbert predict {shlex.quote(str(folder))} TEXTS.csv --max-drop 0.5%")
+    classifier.save_calibration(calibration, texts.name, Goal(**goal) if goal else None)
+    _print(goal_table(calibration, classifier.default_goal))
+    print(f"\nNext: fastbert predict {shlex.quote(str(folder))} TEXTS.csv")
 
 
 @app.command()
@@ -750,7 +781,7 @@ def bench(
         typer.Option(
             parser=_share,
             metavar="SHARE",
-            show_default="0.5%, or without a calibration the recommended speed",
+            show_default="the folder's default",
             help="Goal to time: at most so much worse than the full model; may be given several "
             "times.",
         ),
@@ -909,7 +940,7 @@ def demo(
         run_demo(output, model=model, data=data, columns=columns, seed=seed)
 
 
-def _goal(*, speed: object, **options: Any) -> "GoalOptions":
+def _goal(*, speed: object = None, **options: Any) -> "GoalOptions":
     """Return the goal that was asked for, if any.
 
     Raises:
@@ -992,14 +1023,14 @@ def _resumable(how: str = "the same command with --resume") -> Iterator[None]:
 
 
 def _show_trained(classifier: "FastBertClassifier", output: Path) -> None:
-    _print_speeds(classifier.config.evaluation, classifier.recommended_speed)
+    _print_speeds(classifier.config.evaluation, classifier.config.default)
     print(f"\nNext: fastbert predict {shlex.quote(str(output))} TEXTS.csv")
 
 
-def _print_speeds(table: Sequence[Mapping[str, Any]], recommended: float) -> None:
+def _print_speeds(table: Sequence[Mapping[str, Any]], default: "DefaultPoint | None") -> None:
     from fastbert.cli.tables import speed_table
 
-    _print(speed_table(table, recommended))
+    _print(speed_table(table, default))
 
 
 def _print(*tables: Any) -> None:

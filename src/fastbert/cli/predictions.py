@@ -33,7 +33,7 @@ def predict_file(
     output: str,
     columns: Columns,
     *,
-    speed: float | ExitCriterion,
+    criterion: ExitCriterion,
     batch_size: int,
 ) -> None:
     """Classify the rows of a file and write one JSON object for each.
@@ -43,7 +43,7 @@ def predict_file(
         source: A file as `read_rows` takes it; "-" is standard input.
         output: The file to write; "-" is standard output.
         columns: What the columns of `source` are called.
-        speed: The threshold, or an exit criterion.
+        criterion: Who may leave where.
         batch_size: Texts computed together.
 
     Raises:
@@ -60,7 +60,7 @@ def predict_file(
     ):
         try:
             for chunk in _chunks(read_rows(source, columns, needs_label=False)):
-                for answer in _answers(classifier, chunk, speed, batch_size):
+                for answer in _answers(classifier, chunk, criterion, batch_size):
                     file.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
                 file.flush()
                 bar.update(len(chunk))
@@ -100,11 +100,11 @@ def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
 def _answers(
     classifier: FastBertClassifier,
     rows: Sequence[Row],
-    speed: float | ExitCriterion,
+    criterion: ExitCriterion,
     batch_size: int,
 ) -> Iterator[dict[str, Any]]:
     texts = [row.content for row in rows if isinstance(row, Example)]
-    predictions = iter(classifier.predict(texts, speed, batch_size))
+    predictions = iter(classifier.predict(texts, criterion, batch_size))
     for row in rows:
         name = {} if row.id is None else {"id": row.id}
         if isinstance(row, BadRow):

@@ -11,42 +11,47 @@ from rich.text import Text
 from fastbert.calibration_record import record_facts
 from fastbert.cost import config_value
 from fastbert.errors import CalibrationError
-from fastbert.folder import ModelFolder
+from fastbert.folder import DefaultPoint, ModelFolder
 from fastbert.goals import Calibration, Goal, OperatingPoint
 from fastbert.runtime.manifest import ExportManifest, Runtime, has_export, read_manifest
 
 
-def speed_table(rows: Sequence[Mapping[str, Any]], recommended: float) -> Table:
-    """Return evaluations as a table, with a star at the recommended speed.
+def speed_table(rows: Sequence[Mapping[str, Any]], default: DefaultPoint | None) -> Table:
+    """Return evaluations as a table, with a star at the default.
 
     Args:
         rows: The fields of an `Evaluation` by name.
-        recommended: The speed that was chosen on held-out texts after training.
+        default: How the model answers where nobody asks for a speed or a goal.
     """
-    goals = [f"goal: {options_of(row['goal'])}" for row in rows if row["speed"] is None]
-    caption = goals[0] if goals else "* recommended speed"
+    caption = "* the default" if any(is_default(row, default) for row in rows) else None
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
-    for heading in ("speed", "accuracy", "macro F1", "layers", "FLOPs", "paper", "s", "rows/s"):
+    for heading in ("setting", "accuracy", "macro F1", "layers", "FLOPs", "paper", "rows/s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            _speed(row, recommended),
+            f"{setting_of(row)}{'*' if is_default(row, default) else ' '}",
             f"{row['accuracy']:.2%}",
             f"{row['macro_f1']:.2%}",
             f"{row['mean_exit_layer']:.2f}/{row['layers']}",
             f"{row['speedup_flops']:.2f}x",
             f"{row['speedup_paper']:.2f}x",
-            f"{row['seconds']:.2f}",
             f"{row['rows_per_second']:,.0f}",
         )
     return table
 
 
-def _speed(row: Mapping[str, Any], recommended: float) -> str:
-    """Return the speed, with its star, or that a goal stands in its place."""
-    if row["speed"] is None:
-        return "goal"
-    return f"{row['speed']:g}{'*' if row['speed'] == recommended else ' '}"
+def setting_of(row: Mapping[str, Any]) -> str:
+    """Return a speed, or the goal that stands in its place."""
+    if row["speed"] is not None:
+        return f"speed {row['speed']:g}"
+    return options_of(row["goal"]) if row.get("goal") else "own thresholds"
+
+
+def is_default(row: Mapping[str, Any], default: DefaultPoint | None) -> bool:
+    """Return whether a row shows how the model answers by default."""
+    if default is None or default.goal is None:  # version 0.1 stored a speed
+        return bool(row["speed"] == (0.0 if default is None else default.thresholds[0]))
+    return row["speed"] is None and tuple(row["thresholds"]) == default.thresholds
 
 
 SHOWN_GOALS = (
@@ -60,8 +65,13 @@ SHOWN_GOALS = (
 )
 
 
-def goal_table(calibration: Calibration) -> Table:
-    """Return what some goals lead to on the calibration rows; those that fail, in the caption."""
+def goal_table(calibration: Calibration, default: Goal | None = None) -> Table:
+    """Return what some goals lead to on the calibration rows; those that fail, in the caption.
+
+    Args:
+        calibration: What all exits answered.
+        default: The folder's default goal, which gets a star; it is shown in any case.
+    """
     notes = [
         f"on the {calibration.recorded.num_rows:,} rows of the calibration; with a confidence "
         "also beyond them"
@@ -71,13 +81,16 @@ def goal_table(calibration: Calibration) -> Table:
     table.add_column("goal", no_wrap=True)
     for heading in (quality, "layers", "FLOPs", *(["ms"] if calibration.times else [])):
         table.add_column(heading, justify="right", no_wrap=True)
-    for goal in SHOWN_GOALS:
+    for goal in dict.fromkeys((*SHOWN_GOALS, *([default] if default else []))):
+        star = "*" if goal == default else ""
         try:
             point = calibration.solve(goal)
         except CalibrationError as error:
             notes.append(str(error))
         else:
-            table.add_row(options_of(goal.as_dict()), *_figures(point))
+            table.add_row(options_of(goal.as_dict()) + star, *_figures(point))
+    if default is not None:
+        notes.append("* the default")
     table.caption = "\n".join(notes)
     return table
 
@@ -156,7 +169,7 @@ def folder_tables(facts: Mapping[str, Any]) -> list[Table]:
         "layers": f"{facts['num_layers']}, width {facts['width']}",
         "labels": f"{len(facts['labels'])}: {', '.join(facts['labels'])}",
         "longest text": f"{facts['max_length']} tokens",
-        "recommended speed": f"{facts['speed']:g}",
+        "default": _default(facts["default"]),
         "layout": facts["layout"],
         "students": f"width {students['width']}, {students['num_heads']} heads, "
         f"pooling {students['pooling']}",
@@ -175,8 +188,17 @@ def folder_tables(facts: Mapping[str, Any]) -> list[Table]:
         _two_columns("Written by", facts["versions"]),
     ]
     if facts["evaluation"]:
-        tables.append(speed_table(facts["evaluation"], facts["speed"]))
+        default = facts["default"]
+        tables.append(speed_table(facts["evaluation"], default and DefaultPoint(**default)))
     return tables
+
+
+def _default(default: Mapping[str, Any] | None) -> str:
+    if default is None:
+        return "every layer"
+    if default["goal"] is None:
+        return f"speed {default['thresholds'][0]:g}"
+    return options_of(default["goal"])
 
 
 def _two_columns(heading: str, values: Mapping[str, Any]) -> Table:

@@ -14,8 +14,8 @@ from fastbert.goals import doubts_of
 from fastbert.measures import Entropy
 from fastbert.runtime.manifest import Parity, Precision
 
+UNCALIBRATED_SPEED = 0.5  # at which exits are compared where the default runs every layer
 NEAR = 1e-4  # of a threshold: rounding may fall to either side
-MAX_DROP = 0.005  # the goal whose thresholds are compared, if the model is calibrated
 
 # The share of rows that may get another label at speed 0, and that may leave elsewhere.
 BARS: dict[Precision, tuple[float, float]] = {
@@ -73,9 +73,12 @@ def refuse_beyond_bar(parity: Parity, precision: Precision) -> None:
 
 
 def _speed_in_use(classifier: FastBertClassifier) -> tuple[float | dict[str, Any], ExitCriterion]:
-    if classifier.config.calibration is None:
-        return classifier.recommended_speed, EntropyCriterion(classifier.recommended_speed)
-    return {"max_drop": MAX_DROP}, classifier.speed_for(max_drop=MAX_DROP).criterion
+    """Return how the folder answers by default, or the paper's middle speed if that is slowest."""
+    criterion, goal = classifier.default_criterion, classifier.default_goal
+    if goal is not None and isinstance(criterion, ThresholdCriterion):
+        return goal.as_dict(), criterion
+    speed = getattr(criterion, "speed", 0.0) or UNCALIBRATED_SPEED
+    return speed, EntropyCriterion(speed)
 
 
 def _differ(

@@ -5,7 +5,7 @@ model: folders are published. The figure is drawn where matplotlib is installed.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def write_card(folder: Path, config: EarlyExitConfig, *, split: str) -> None:
     Args:
         folder: A complete model folder, or one that is being filled.
         config: What its early_exit.json says, with the measured table.
-        split: What the table was measured on: `dev`, which also chose the speed, or `test`.
+        split: What the table was measured on: `dev`, which also chose the default, or `test`.
     """
     figure = _draw(folder / FIGURE_FILE, config)
     sections = [
@@ -64,18 +64,16 @@ def _draw(path: Path, config: EarlyExitConfig) -> bool:
 
 
 def _curve(config: EarlyExitConfig) -> list[dict[str, Any]]:
-    """Return the measured speeds as the figure takes them, the recommended one by itself too."""
-    points = [
+    """Return the measured settings as the figure takes them, the default by itself."""
+    return [
         {
-            "series": "speed",
+            "series": "chosen" if row["speed"] is None else "speed",
             "setting": row["speed"],
             "accuracy": row["accuracy"],
             "speedup_flops": row["speedup_flops"],
         }
         for row in config.evaluation
     ]
-    chosen = [point | {"series": "chosen"} for point in points if point["setting"] == config.speed]
-    return points + chosen
 
 
 def _introduction(config: EarlyExitConfig) -> str:
@@ -105,7 +103,7 @@ def _usage(config: EarlyExitConfig) -> str:
 from fastbert import FastBertClassifier
 
 classifier = FastBertClassifier.from_pretrained("FOLDER_OR_HUB_NAME")
-prediction = classifier.predict("A text to classify.", speed={config.speed})
+prediction = classifier.predict("A text to classify.")
 print(prediction.label, prediction.score, prediction.exit_layer)
 ```
 
@@ -133,9 +131,8 @@ def _measurements(config: EarlyExitConfig, split: str, figure: bool) -> str:
     paragraphs = [
         "## What was measured",
         f"Measured on {measured}",
-        f"The recommended speed, **{config.speed:g}**, was chosen on {chosen_on}: the fewest "
-        "layers that lose at most 0.5 points against speed 0.",
-        _table(rows, config.speed),
+        *_told_default(config, chosen_on),
+        _table(rows),
         "*FLOPs* compares with the full model without students; attention and real lengths count. "
         "*Paper's count* is that of the FastBERT paper. *Time* compares with speed 0 of the same "
         "run: batches of 32, tokenisation included, on the machine that trained the model.",
@@ -145,8 +142,23 @@ def _measurements(config: EarlyExitConfig, split: str, figure: bool) -> str:
     return "\n\n".join(paragraphs)
 
 
+def _told_default(config: EarlyExitConfig, chosen_on: str) -> list[str]:
+    """Return what is answered where nobody asks for a speed or a goal."""
+    if config.default is None or config.default.goal is None:
+        return []
+    return [
+        f"The default, **{_setting(config.default.goal)}**, has a threshold for each student, "
+        f"chosen on {chosen_on}. A *speed* is the paper's: one threshold of uncertainty for all."
+    ]
+
+
+def _setting(goal: Mapping[str, float | str]) -> str:
+    """Return a goal as Python takes it."""
+    return ", ".join(f"{name}={value}" for name, value in goal.items())
+
+
 def _provenance(config: EarlyExitConfig, split: str) -> tuple[str, str]:
-    """Return which texts were measured on, and which chose the speed."""
+    """Return which texts were measured on, and which chose the default."""
     texts = f"{config.evaluation[0]['rows']:,} texts"
     if "texts" in config.training:
         return (
@@ -162,17 +174,18 @@ def _provenance(config: EarlyExitConfig, split: str) -> tuple[str, str]:
     )
 
 
-def _table(rows: Sequence[dict[str, Any]], chosen: float) -> str:
+def _table(rows: Sequence[dict[str, Any]]) -> str:
     full = next((row for row in rows if row["speed"] == 0), None)
     lines = [
-        "| speed | accuracy | macro F1 | mean layers | FLOPs | paper's count | time |",
+        "| setting | accuracy | macro F1 | mean layers | FLOPs | paper's count | time |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:
         time = f"{full['seconds'] / row['seconds']:.2f}x" if full else "-"
-        speed = f"**{row['speed']:g}**" if row["speed"] == chosen else f"{row['speed']:g}"
+        is_speed = row["speed"] is not None
+        setting = f"speed {row['speed']:g}" if is_speed else f"**{_setting(row['goal'])}**"
         lines.append(
-            f"| {speed} | {row['accuracy']:.2%} | {row['macro_f1']:.2%} "
+            f"| {setting} | {row['accuracy']:.2%} | {row['macro_f1']:.2%} "
             f"| {row['mean_exit_layer']:.2f} of {row['layers']} | {row['speedup_flops']:.2f}x "
             f"| {row['speedup_paper']:.2f}x | {time} |"
         )
@@ -183,7 +196,7 @@ def _training(config: EarlyExitConfig) -> str:
     training = config.training
     facts = []
     if rows := training.get("rows"):
-        facts.append(f"- {rows[0]:,} labelled texts, {rows[1]:,} to choose epochs and speed")
+        facts.append(f"- {rows[0]:,} labelled texts, {rows[1]:,} to choose epochs and thresholds")
     if "texts" in training:
         facts.append(
             "- The encoder and its last classifier were taken as they were; only students are new"

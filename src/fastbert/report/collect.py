@@ -141,8 +141,7 @@ def _promises(calibration: Calibration) -> list[dict[str, Any]]:
 
 
 def _timings(classifier: FastBertClassifier, examples: Sequence[Example]) -> list[dict[str, Any]]:
-    speeds = sorted({*TIMED_SPEEDS, classifier.recommended_speed})
-    return [row.as_dict() for row in evaluate(classifier, examples, speeds)]
+    return [row.as_dict() for row in evaluate(classifier, examples, TIMED_SPEEDS)]
 
 
 def _history(classifier: FastBertClassifier) -> dict[str, list[dict[str, float]]]:

@@ -65,7 +65,7 @@ _FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen 
 def tradeoff(table: Table, quality: str, width: float) -> Figure:
     """Draw quality against FLOPs speed-up: the paper's criterion, calibrated points, plain cuts.
 
-    The model card adds the recommended speed as a series of its own, `chosen`.
+    The model card adds the default as a series of its own, `chosen`.
     """
     figure, [axes] = _panels(1, width, height=3.6)
     _limit(axes, [row["speedup_flops"] for row in table], _percents(table))
@@ -73,7 +73,7 @@ def tradeoff(table: Table, quality: str, width: float) -> Figure:
         "cut": ("every row stops at one layer", "grey", "s:", 3.5),
         "speed": ("uncertainty below a speed", "blue", "o-", 4),
         "calibrated": ("calibrated", "orange", "D-", 5),
-        "chosen": ("the speed chosen on held-out texts", "orange", "D", 6),
+        "chosen": ("the default, chosen on held-out texts", "orange", "D", 6),
     }
     for name, (label, colour, style, size) in series.items():
         if rows := _sorted(_where(table, series=name), "speedup_flops"):
