@@ -22,7 +22,8 @@ from fastbert.classifier import FastBertClassifier
 from fastbert.criteria import EntropyCriterion, ThresholdCriterion
 from fastbert.data import Columns, load_examples
 from fastbert.engine import classify
-from fastbert.runtime.manifest import ADAPTIVE_FILE, open_export
+from fastbert.folder import ADAPTIVE_FILE
+from fastbert.runtime.manifest import open_export
 from fastbert.text import TokenBatch
 
 SIZES = {1: 100, 8: 160, 32: 256}  # rows timed at each batch size

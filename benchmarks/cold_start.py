@@ -18,7 +18,7 @@ from typing import Any
 
 from machine import write_result
 
-from fastbert.runtime.manifest import ADAPTIVE_FILE
+from fastbert.folder import ADAPTIVE_FILE
 
 RUNS = 3
 PROGRAM = """

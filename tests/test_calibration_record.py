@@ -17,7 +17,6 @@ from safetensors.numpy import save_file
 from fastbert import calibration_record
 from fastbert.calibration import RecordedExits
 from fastbert.calibration_record import (
-    CALIBRATION_FILE,
     check_default,
     load_calibration,
     read_record,
@@ -27,6 +26,7 @@ from fastbert.calibration_record import (
 from fastbert.criteria import Measure
 from fastbert.errors import CalibrationError, FolderError
 from fastbert.folder import (
+    CALIBRATION_FILE,
     EarlyExitConfig,
     ModelFolder,
     copy_folder,
@@ -44,7 +44,18 @@ from fastbert.measures import (
     Stability,
     TopEntropy,
 )
-from tests.test_folder import LABELS, STUDENT, content, fill, names_beside, putting_back, settings
+from tests.test_folder import (
+    FOREIGN,
+    LABELS,
+    STUDENT,
+    content,
+    fill,
+    foreign,
+    names_beside,
+    put,
+    putting_back,
+    settings,
+)
 
 EXITS, ROWS, CLASSES = 4, 50, len(LABELS)
 TIMES = StageTimes(start=0.7, layer=2.1, student=1 / 3, teacher=0.1)
@@ -185,6 +196,12 @@ def test_a_calibration_changes_no_other_file_and_no_other_setting(folder: ModelF
     ours = {"calibration": None, "default": None}
     assert replace(sealed.config, **ours) == replace(folder.config, hashes=hashes, **ours)
     assert names_beside(folder.path) == ["model"]
+
+
+def test_a_calibration_leaves_what_a_user_keeps_in_the_folder_alone(folder: ModelFolder) -> None:
+    put(folder.path, FOREIGN)
+    save_calibration(folder, calibration(folder), "dev.csv")
+    assert foreign(folder.path) == FOREIGN
 
 
 def test_an_earlier_calibration_is_replaced(folder: ModelFolder) -> None:

@@ -16,7 +16,14 @@ from transformers import AutoModelForSequenceClassification
 from fastbert.classifier import FastBertClassifier, Prediction
 from fastbert.criteria import EntropyCriterion, Measure, ThresholdCriterion, uncertainty
 from fastbert.errors import CalibrationError, FolderError
-from fastbert.folder import EarlyExitConfig, StudentLayout, open_folder, seal, staged_folder
+from fastbert.folder import (
+    EarlyExitConfig,
+    StudentLayout,
+    open_folder,
+    own_files,
+    seal,
+    staged_folder,
+)
 from fastbert.goals import Goal, GoalOptions, doubts_of
 from fastbert.measures import MEASURES, LearnedExit, Margin, Patience, TopEntropy
 from fastbert.nn.backend import TorchBackend, batch_tensors
@@ -200,6 +207,13 @@ def test_recorded_exits_replay_what_predict_answers(classifier: FastBertClassifi
     live = classifier.classify(texts, EntropyCriterion(0.7))
     assert np.array_equal(replayed.exit_layer, live.exit_layer)
     assert replayed.logits == pytest.approx(live.logits, abs=1e-5)
+
+
+def test_all_that_a_family_and_its_tokeniser_write_is_on_the_list(
+    of_any_family: FastBertClassifier,
+) -> None:
+    folder = of_any_family.folder.path
+    assert {str(name) for name in own_files(folder)} == {path.name for path in folder.iterdir()}
 
 
 def test_a_saved_copy_answers_bit_equal(classifier: FastBertClassifier, tmp_path: Path) -> None:

@@ -84,6 +84,35 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
+FOREIGN = {
+    ".git/HEAD": b"ref: refs/heads/main\n",
+    ".gitattributes": b"*.safetensors filter=lfs\n",
+    "LICENSE": b"mine",
+    "customers.csv": b"name\nAda\n",
+    "data/train.csv": b"text,label\n",
+    "openvino/notes.txt": b"compiled on the small machine",
+    "onnx/layer_01.onnx.bak": b"an older one",
+    "pytorch_model.bin": b"a pickle",
+    "vocab.txt": b"a list of somebody's",
+}
+EXPORT = {
+    "openvino/manifest.json": b"{}",
+    "openvino/layer_04.xml": b"<",
+    "onnx/adaptive.onnx": b"o",
+}
+
+
+def put(folder: Path, files: dict[str, bytes]) -> None:
+    """Write files into a folder, as a user does who keeps them there."""
+    for name, data in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+def foreign(folder: Path) -> dict[str, bytes]:
+    return {name: data for name, data in content(folder).items() if name in FOREIGN}
+
+
 def names_beside(target: Path) -> list[str]:
     return sorted(path.name for path in target.parent.iterdir())
 
@@ -235,7 +264,6 @@ def test_a_copy_of_links_is_made_of_files(model: Path, tmp_path: Path) -> None:
     snapshot.mkdir()
     for file in model.iterdir():
         (snapshot / file.name).symlink_to(file)
-    (snapshot / ".gitattributes").touch()
     copy_folder(open_folder(snapshot), tmp_path / "copy")
 
     assert content(tmp_path / "copy") == content(model)
@@ -247,6 +275,17 @@ def test_a_folder_can_be_copied_onto_itself(model: Path) -> None:
     copy_folder(open_folder(model), model)
 
     assert content(model) == before
+
+
+def test_a_copy_carries_what_is_on_the_list_and_nothing_else(model: Path, tmp_path: Path) -> None:
+    own = {"speed-accuracy.png": b"png", "calibration.safetensors": b"c", **EXPORT}
+    put(model, own)
+    expected = content(model)
+    put(model, FOREIGN)
+    copy_folder(open_folder(model), tmp_path / "copy")
+
+    assert content(tmp_path / "copy") == expected
+    assert not list(tmp_path.glob("copy/.*"))
 
 
 def test_a_folder_that_was_replaced_since_it_was_opened_is_not_copied(
@@ -728,14 +767,80 @@ def test_a_folder_of_another_model_is_never_sealed(unsealed: Path) -> None:
     assert not (unsealed / "early_exit.json").exists()
 
 
-def test_a_save_replaces_the_whole_folder(model: Path) -> None:
-    (model / "openvino").mkdir()
-    (model / "openvino" / "stale.xml").touch()
+def test_a_save_replaces_the_whole_model(model: Path, tmp_path: Path) -> None:
+    put(model, {"calibration.safetensors": b"c", "speed-accuracy.png": b"png", **EXPORT})
     save(model, mark=2.0)
 
-    assert "openvino/stale.xml" not in content(model)
-    assert content(model)["README.md"] == b"# A model of 2.0\n"
+    assert content(model) == content(save(tmp_path / "new", mark=2.0))
+    assert not (model / "openvino").exists()
+
+
+def test_what_a_user_keeps_in_the_folder_is_left_alone(model: Path, tmp_path: Path) -> None:
+    put(model, FOREIGN | EXPORT)
+    inode = (model / "data/train.csv").stat().st_ino
+    (model / "link").symlink_to("data/train.csv")
+    save(model, mark=2.0)
+    copy_folder(open_folder(model), model)
+
+    assert foreign(model) == FOREIGN
+    assert (model / "data/train.csv").stat().st_ino == inode  # moved, not copied
+    assert (model / "link").read_bytes() == FOREIGN["data/train.csv"]
+    (model / "link").unlink()
+    assert content(model) == content(save(tmp_path / "model2", mark=2.0)) | FOREIGN
+    assert names_beside(model) == ["model", "model2"]
+
+
+def test_a_name_that_is_taken_is_not_overwritten(
+    model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(model, {"notes.txt": b"the old ones", "data/a.csv": b"a", "plan.txt": b"plan"})
+    with staged_folder(model) as stage:
+        fill(stage, mark=2.0)
+        seal(stage, settings())
+        put(stage, {"notes.txt": b"new ones", "data/b.csv": b"b"})
+
+    assert (model / "notes.txt").read_bytes() == b"new ones"
+    assert content(model / "data") == {"b.csv": b"b"}
+    assert (model / "plan.txt").exists()
+    [left] = model.parent.glob(".*/left-0")
+    assert content(left) == {"notes.txt": b"the old ones", "data/a.csv": b"a"}
+    [record] = caplog.records
+    assert f"{model}: data, notes.txt of the folder" in record.message
+    assert str(left) in record.message
+
+    (model / "notes.txt").unlink()  # once there is room, the next save or load puts it back
+    open_folder(model)
+    assert (model / "notes.txt").read_bytes() == b"the old ones"
+    assert content(left) == {"data/a.csv": b"a"}
+
+
+def test_what_cannot_be_moved_is_kept_and_named(
+    model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(model, FOREIGN)
+    real = os.rename
+
+    def rename(source: Path, destination: Path) -> None:
+        if Path(source).parent.name == "left-0":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, destination)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", rename)
+        save(model, mark=2.0)
+
+    [left] = model.parent.glob(".*/left-0")
+    assert str(left) in caplog.text
+    assert open_folder(model).read_students()["students.0"][1, 2] == 10
+    assert foreign(model) == FOREIGN
     assert names_beside(model) == ["model"]
+
+
+def test_a_failed_save_leaves_what_a_user_keeps(model: Path) -> None:
+    put(model, FOREIGN)
+    test_a_failed_save_leaves_the_old_folder_and_nothing_else(model)
+
+    assert foreign(model) == FOREIGN
 
 
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
@@ -944,11 +1049,22 @@ def test_a_save_killed_between_its_renames_is_undone_by_the_next_load(model: Pat
     assert names_beside(model) == ["model"]
 
 
-@pytest.mark.parametrize("call", ["fsync", "mkdir", "chmod", "rename", "open", "unlink", "rmdir"])
-@pytest.mark.parametrize("times", [0, 1, 2, 5, 9])
+KILLS = {  # after so many calls; the last of each is at the end of a save
+    "fsync": (0, 3, 8),
+    "mkdir": (0, 1, 2, 3, 4),
+    "chmod": (0, 5),
+    "rename": (0, 1, 2, 3, 4, 5, 6, 8, 11, 12),
+    "open": (0, 1, 9),
+    "unlink": (0, 1, 6, 7),
+    "rmdir": (0, 1, 2, 3),
+}
+
+
+@pytest.mark.parametrize(("call", "times"), [(call, n) for call, ns in KILLS.items() for n in ns])
 def test_a_save_killed_at_any_call_leaves_a_whole_folder(
     model: Path, call: str, times: int
 ) -> None:
+    put(model, FOREIGN)
     before = content(model)
     program = """
         name, times = sys.argv[2], int(sys.argv[3])
@@ -962,12 +1078,15 @@ def test_a_save_killed_at_any_call_leaves_a_whole_folder(
     """
     with start(program, model, call, str(times)) as process:
         process.wait()
+    assert process.returncode == -signal.SIGKILL
 
     open_folder(model).read_students()
     if content(model) != before:
         assert content(model)["README.md"] == b"# A model of 2.0\n"
+    assert foreign(model) == FOREIGN
     save(model, mark=3.0)
     assert content(model)["README.md"] == b"# A model of 3.0\n"
+    assert foreign(model) == FOREIGN
 
 
 def test_a_save_in_progress_is_not_cleaned_up_by_another(model: Path) -> None:
@@ -985,6 +1104,7 @@ def test_a_save_in_progress_is_not_cleaned_up_by_another(model: Path) -> None:
 def test_a_save_that_comes_between_the_renames_of_another_is_replaced_whole(
     model: Path, monkeypatch: pytest.MonkeyPatch, intruders: int
 ) -> None:
+    put(model, FOREIGN)
     other = save(model.parent / "other", mark=4.0)
     real = os.rename
     coming = iter(range(intruders))
@@ -1007,7 +1127,8 @@ def test_a_save_that_comes_between_the_renames_of_another_is_replaced_whole(
         assert content(model)["README.md"] == b"# A model of 2.0\n"
     else:
         assert "another process keeps saving here" in message
-        assert content(model) == content(other)
+        assert content(model) == content(other) | FOREIGN
+    assert foreign(model) == FOREIGN
     assert names_beside(model) == ["model", "other"]
 
 
@@ -1016,6 +1137,7 @@ def test_processes_that_save_to_one_place_never_mix(model: Path) -> None:
         for _ in range(15):
             save(target, mark=float(sys.argv[2]), training={"mark": float(sys.argv[2])})
     """
+    put(model, FOREIGN)
     processes = [start(program, model, mark) for mark in ("2", "3", "4")]
     reads = 0
     while any(process.poll() is None for process in processes):
@@ -1032,6 +1154,7 @@ def test_processes_that_save_to_one_place_never_mix(model: Path) -> None:
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert reads > 0
     assert names_beside(model) == ["model"]
+    assert foreign(model) == FOREIGN
     last = open_folder(model)
     students = last.read_students()
     assert students["students.0"].tolist() == (STUDENT * last.config.training["mark"]).tolist()

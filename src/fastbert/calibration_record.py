@@ -20,6 +20,7 @@ from fastbert.calibration import RecordedExits
 from fastbert.criteria import Measure
 from fastbert.errors import CalibrationError, FolderError
 from fastbert.folder import (
+    CALIBRATION_FILE,
     EARLY_EXIT_FILE,
     HASHED_FILES,
     LABELS_HASH,
@@ -43,7 +44,6 @@ from fastbert.goals import (
 from fastbert.measures import measure_from_json, measure_to_json
 from fastbert.processor import processor_name
 
-CALIBRATION_FILE = "calibration.safetensors"
 DECIDING = (LABELS_HASH, *HASHED_FILES)  # what decides an answer
 
 logger = logging.getLogger(__name__)

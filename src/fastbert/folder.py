@@ -2,21 +2,26 @@
 
 A folder is complete or absent. It is written beside its place, sealed by `early_exit.json`, which
 holds the hash of everything that decides an answer, flushed to disk and renamed into place; what
-a killed save left behind is recognised by its name and its released lock. Reading trusts nothing:
-whatever does not fit is a `FolderError` that names the file. No pickle is ever opened. Needs a
-POSIX system (file locks, renaming folders). Nothing here imports torch or transformers.
+a killed save left behind is recognised by its name and its released lock. One list, `OWN_FILES`,
+says what belongs to a model; whatever else a user keeps in the folder is left alone, not copied
+and not pushed. Reading trusts nothing: whatever does not fit is a `FolderError` that names the
+file. No pickle is ever opened. Needs a POSIX system (file locks, renaming folders). Nothing here
+imports torch or transformers.
 """
 
 import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +39,11 @@ STUDENTS_FILE = "students.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 EARLY_EXIT_FILE = "early_exit.json"
+CALIBRATION_FILE = "calibration.safetensors"
+CARD_FILE = "README.md"
+FIGURE_FILE = "speed-accuracy.png"  # on the card
+MANIFEST_FILE = "manifest.json"  # of an export
+ADAPTIVE_FILE = "adaptive.onnx"
 
 SCHEMA_VERSION = 2
 OLDEST_SCHEMA = 1  # that is still read
@@ -43,6 +53,29 @@ HASHED_FILES = (  # whatever decides an answer
     STUDENTS_FILE,
     TOKENIZER_FILE,
     TOKENIZER_CONFIG_FILE,
+)
+EXPORT_SUFFIXES = {  # of the graph and the weights of a stage, by the folder of the runtime
+    "openvino": (".xml", ".bin"),
+    "onnx": (".onnx", ".bin"),
+}
+EXPORT_FILES = (
+    *(f"{runtime}/{MANIFEST_FILE}" for runtime in EXPORT_SUFFIXES),
+    *(
+        f"{runtime}/{stage}{suffix}"
+        for runtime, suffixes in EXPORT_SUFFIXES.items()
+        for stage in ("embeddings", "layer_[0-9][0-9]")
+        for suffix in suffixes
+    ),
+    f"onnx/{ADAPTIVE_FILE}",
+)
+# All that belongs to a model folder, as patterns: what is copied, pushed and replaced.
+OWN_FILES = (
+    *HASHED_FILES,
+    EARLY_EXIT_FILE,
+    CALIBRATION_FILE,
+    CARD_FILE,
+    FIGURE_FILE,
+    *EXPORT_FILES,
 )
 LABELS_HASH = "labels"  # of the label order
 SETTINGS_HASH = "settings"  # of early_exit.json itself, without its hashes
@@ -54,6 +87,9 @@ POOLINGS = ("first", "mean")
 LAYOUTS = ("pretrained", "paper")
 
 SWAP_ATTEMPTS = 10
+SWAP_SECONDS = 0.05  # between two attempts to find the target while another process swaps it
+
+logger = logging.getLogger(__name__)
 
 
 # What early_exit.json says.
@@ -415,8 +451,7 @@ def open_folder(path: str | Path) -> ModelFolder:
     """
     path = _expanded(path)
     with _readable(path):
-        if not path.exists():
-            _settle_interrupted_saves(path.resolve())
+        _settle_interrupted_saves(path.resolve())
         config = _read_early_exit(path)
         for name in HASHED_FILES:
             if not (path / name).is_file():
@@ -599,8 +634,9 @@ def _readable(path: Path) -> Iterator[None]:
 def staged_folder(target: str | Path) -> Iterator[Path]:
     """Give an empty folder to fill, which takes the place of `target` when all went well.
 
-    What lies in `target` is replaced as a whole. If filling or renaming fails, is interrupted or
-    killed, it stays as it was. Of two processes that save to one place at a time, one wins.
+    The model in `target` is replaced as a whole; what is not on the list `OWN_FILES` moves on into
+    the new folder. If filling or renaming fails, is interrupted or killed, `target` stays as it
+    was. Of two processes that save to one place at a time, one wins.
 
     Args:
         target: Where the folder shall lie: a path that is free, an empty folder or an earlier model
@@ -651,7 +687,7 @@ def seal(stage: Path, config: EarlyExitConfig) -> EarlyExitConfig:
 
 
 def copy_folder(source: ModelFolder, target: str | Path) -> None:
-    """Save a verified folder under another name, or under its own; hidden files stay behind.
+    """Save a verified folder under another name, or under its own; only what is on the list.
 
     Raises:
         FolderError: `target` cannot be written, see `staged_folder`, or `source` is no longer what
@@ -662,15 +698,40 @@ def copy_folder(source: ModelFolder, target: str | Path) -> None:
 
 
 def fill_stage(source: ModelFolder, stage: Path) -> None:
-    """Copy a verified folder into a staged one; hidden files stay behind.
+    """Copy what is on the list from a verified folder into a staged one.
 
     Raises:
         FolderError: `source` is no longer what it was when it was opened.
     """
-    hidden = shutil.ignore_patterns(".*")  # what git and the Hub keep beside the files
-    shutil.copytree(source.path, stage, ignore=hidden, dirs_exist_ok=True)
+    for name in own_files(source.path):
+        (stage / name).parent.mkdir(exist_ok=True)
+        shutil.copy2(source.path / name, stage / name)
     if open_folder(stage).config != source.config:
         raise FolderError(f"{source.path}: was replaced since it was opened; open it again")
+
+
+def own_files(folder: Path) -> list[Path]:
+    """Return the files in a folder that are on the list, relative to it."""
+    return [name for name in _entries(folder) if _is_own(folder, name)]
+
+
+def _foreign(folder: Path) -> list[Path]:
+    """Return the files and folders in a folder that are not on the list, relative to it."""
+    return [name for name in _entries(folder) if not _is_own(folder, name)]
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return all that lies in a folder, relative to it; for an export, all that lies in that."""
+    paths: list[Path] = []
+    for path in folder.iterdir():
+        is_export = path.name in EXPORT_SUFFIXES and path.is_dir() and not path.is_symlink()
+        paths += path.iterdir() if is_export else [path]
+    return sorted(path.relative_to(folder) for path in paths)
+
+
+def _is_own(folder: Path, name: Path) -> bool:
+    listed = any(fnmatchcase(name.as_posix(), pattern) for pattern in OWN_FILES)
+    return listed and (folder / name).is_file()
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:
@@ -704,7 +765,8 @@ def refuse_what_is_not_ours(target: Path) -> None:
 
 
 # A save works in a folder beside its target: `new` is being filled, `old-0` is what stood at the
-# target until the swap, and `lock` is locked as long as the process lives, however it dies.
+# target until the swap, `left-0` the same when the swap is done and only what is not ours has to be
+# moved out of it, and `lock` is locked as long as the process lives, however it dies.
 
 
 def _prefix(target: Path) -> str:
@@ -750,7 +812,7 @@ def _settle_interrupted_saves(target: Path) -> None:
 
 
 def _settle(work: Path, target: Path) -> None:
-    """Put the old folder back if nothing took its place, then remove what is left."""
+    """Put the old folder back if nothing took its place; else save what is not ours from it."""
     replaced = sorted(work.glob("old-*"))
     if replaced and not target.exists():
         try:
@@ -760,7 +822,67 @@ def _settle(work: Path, target: Path) -> None:
                 f"{target}: the folder that was there could not be put back: {error.strerror}; "
                 f"it is safe in {replaced[-1]}, move it"
             ) from error
-    shutil.rmtree(work, ignore_errors=True)
+    _retire(work)
+    for left in sorted(work.glob("left-*"), reverse=True):  # the latest comes first to its names
+        if target.exists():
+            _carry_over(left, target)
+    if not any(work.glob("old-*")) and not any(work.glob("left-*")):
+        shutil.rmtree(work, ignore_errors=True)  # nothing but `new`, which is ours alone
+
+
+def _retire(work: Path) -> None:
+    """Say of what a save has replaced that it is never to be put back."""
+    with suppress(OSError):  # else the next save or load does it
+        for old in sorted(work.glob("old-*")):
+            os.rename(old, old.with_name(old.name.replace("old", "left")))
+
+
+def _carry_over(left: Path, target: Path) -> None:
+    """Move what is not ours from a replaced folder into the one in its place; remove the rest.
+
+    A name that is taken is never overwritten: what has it stays where it is, and a warning says so.
+    """
+    for _ in range(SWAP_ATTEMPTS):
+        for name in _foreign(left):
+            with suppress(OSError):  # the name is taken, or another process swaps the target
+                _move(left / name, target / name)
+        with suppress(OSError):  # something is left, or has just come
+            _remove_own(left)
+            return
+        if not target.exists():
+            time.sleep(SWAP_SECONDS)
+    names = ", ".join(map(str, _foreign(left)))
+    logger.warning(
+        "%s: %s of the folder that was replaced could not be moved into the new one, where the "
+        "name may be taken; it is kept in %s, move it from there", target, names, left,
+    )  # fmt: skip
+
+
+def _move(source: Path, place: Path) -> None:
+    """Move a file or a folder to a name that is free.
+
+    Raises:
+        OSError: The name is taken, or its folder is not there.
+    """
+    if source.parent.name in EXPORT_SUFFIXES:
+        place.parent.mkdir(exist_ok=True)
+    if os.path.lexists(place):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(place))
+    os.rename(source, place)
+
+
+def _remove_own(folder: Path) -> None:
+    """Remove a model by the list, and then the folder.
+
+    Raises:
+        OSError: Something else is in it.
+    """
+    for name in own_files(folder):
+        (folder / name).unlink()
+    for runtime in EXPORT_SUFFIXES:
+        with suppress(FileNotFoundError):
+            (folder / runtime).rmdir()
+    folder.rmdir()
 
 
 def _flush(stage: Path, mode: int) -> None:
@@ -792,6 +914,7 @@ def _swap(stage: Path, target: Path) -> None:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             continue  # another process has saved here between the two renames
+        _retire(stage.parent)
         sync_to_disk(target.parent)
         return
     raise FolderError(f"{target}: not saved, another process keeps saving here; try again")

@@ -31,6 +31,8 @@ from fastbert.data import (
 from fastbert.errors import BackboneError, DataError, TrainingError
 from fastbert.evaluation import evaluate
 from fastbert.folder import (
+    TOKENIZER_CONFIG_FILE,
+    TOKENIZER_FILE,
     EarlyExitConfig,
     StudentLayout,
     refuse_what_is_not_ours,
@@ -348,7 +350,8 @@ class Run:
         )
         with staged_folder(self.output) as stage:
             model.save(stage)
-            shutil.copytree(self.folder / "tokenizer", stage, dirs_exist_ok=True)
+            for name in (TOKENIZER_FILE, TOKENIZER_CONFIG_FILE):  # no chat template
+                shutil.copy2(self.folder / "tokenizer" / name, stage)
             config = seal(stage, config)
             classifier = FastBertClassifier.from_pretrained(stage, runtime="torch")
             calibration = _calibration(classifier, held_out)

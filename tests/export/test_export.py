@@ -14,9 +14,10 @@ from fastbert.classifier import FastBertClassifier
 from fastbert.errors import ExportError, FolderError
 from fastbert.export import export as export_module
 from fastbert.export.export import export_model, traced
-from fastbert.folder import open_folder
+from fastbert.folder import open_folder, own_files
 from fastbert.runtime.manifest import ExportManifest, open_export, read_manifest
 from tests.test_classifier import save_model
+from tests.test_folder import FOREIGN, foreign, put
 from tests.tiny_data import examples
 
 Export = Callable[..., ExportManifest]
@@ -65,6 +66,7 @@ def test_a_calibrated_model_is_compared_at_its_own_thresholds(folder: Path, expo
 def test_exports_for_two_runtimes_and_the_calibration_live_together(
     folder: Path, export: Export
 ) -> None:
+    put(folder, FOREIGN)
     export(folder, runtime="onnx", precision="int8", texts=TEXTS)
     export(folder, runtime="openvino", texts=TEXTS)
     classifier = FastBertClassifier.from_pretrained(folder)
@@ -75,6 +77,19 @@ def test_exports_for_two_runtimes_and_the_calibration_live_together(
     assert open_export(opened, "onnx").precision == "int8"
     assert open_export(opened, "openvino").precision == "fp32"
     assert classifier.calibration.recorded.num_rows == 60
+    assert foreign(folder) == FOREIGN
+
+
+def test_all_that_an_export_writes_is_on_the_list(folder: Path, export: Export) -> None:
+    before = own_files(folder)
+    export(folder, runtime="onnx", texts=TEXTS, adaptive=True)
+    stages = ("embeddings", "layer_01", "layer_02", "layer_03", "layer_04")
+    pieces = {f"onnx/{stage}.{end}" for stage in stages for end in ("onnx", "bin")}
+    written = {str(name) for name in set(own_files(folder)) - set(before)}
+    assert written == {*pieces, "onnx/adaptive.onnx", "onnx/manifest.json"}
+    assert sorted(path.name for path in (folder / "onnx").iterdir()) == sorted(
+        Path(name).name for name in written
+    )
 
 
 def test_an_earlier_export_is_replaced_as_a_whole(folder: Path, export: Export) -> None:

@@ -991,7 +991,9 @@ def _load(
     threads: int | None = None,
     workers: int = 1,
 ) -> "FastBertClassifier":
-    exported = any(Path(folder, name, "manifest.json").is_file() for name in ("openvino", "onnx"))
+    from fastbert.folder import EXPORT_SUFFIXES, MANIFEST_FILE
+
+    exported = any(Path(folder, name, MANIFEST_FILE).is_file() for name in EXPORT_SUFFIXES)
     if runtime == "torch" or not exported:
         _quiet_transformers()
     from fastbert.classifier import FastBertClassifier

@@ -24,6 +24,8 @@ from fastbert.export.parity import compare, refuse_beyond_bar
 from fastbert.export.sample import SAMPLE_TEXTS
 from fastbert.export.stages import stage_models
 from fastbert.folder import (
+    ADAPTIVE_FILE,
+    MANIFEST_FILE,
     ModelFolder,
     fill_stage,
     hash_of_file,
@@ -35,9 +37,7 @@ from fastbert.measures import Entropy, measure_to_json
 from fastbert.nn.backend import TorchBackend
 from fastbert.nn.model import FastBertModel
 from fastbert.runtime.manifest import (
-    ADAPTIVE_FILE,
     EXPORTED_FROM,
-    MANIFEST_FILE,
     PRECISIONS,
     Export,
     ExportManifest,

@@ -11,10 +11,8 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from fastbert.folder import EarlyExitConfig
+from fastbert.folder import CARD_FILE, FIGURE_FILE, EarlyExitConfig
 
-CARD_FILE = "README.md"
-FIGURE_FILE = "speed-accuracy.png"
 MOST_LABELS = 30  # that are named one by one
 _HUB_NAME = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*")
 

@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 from fastbert.errors import FolderError
 from fastbert.folder import (
+    EXPORT_SUFFIXES,
     LABELS_HASH,
+    MANIFEST_FILE,
     MODEL_CONFIG_FILE,
     STUDENTS_FILE,
     TEACHER_FILE,
@@ -29,9 +31,6 @@ PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
     "onnx": ("fp32", "int8"),
 }
 
-MANIFEST_FILE = "manifest.json"
-ADAPTIVE_FILE = "adaptive.onnx"
-STAGE_SUFFIXES: dict[Runtime, str] = {"openvino": ".xml", "onnx": ".onnx"}
 EXPORTED_FROM = (LABELS_HASH, MODEL_CONFIG_FILE, TEACHER_FILE, STUDENTS_FILE)
 
 
@@ -105,7 +104,7 @@ class Export:
     def stages(self) -> list[Path]:
         """The embeddings, then each layer with its exit."""
         names = ["embeddings", *(f"layer_{layer:02d}" for layer in range(1, self.num_layers + 1))]
-        return [self.path / f"{name}{STAGE_SUFFIXES[self.runtime]}" for name in names]
+        return [self.path / f"{name}{EXPORT_SUFFIXES[self.runtime][0]}" for name in names]
 
 
 def has_export(folder: ModelFolder, runtime: Runtime) -> bool:
