@@ -204,6 +204,19 @@ def test_a_calibration_leaves_what_a_user_keeps_in_the_folder_alone(folder: Mode
     assert foreign(folder.path) == FOREIGN
 
 
+def test_the_cache_of_the_hub_is_not_calibrated(folder: ModelFolder, tmp_path: Path) -> None:
+    # Every later load of the model would silently get this calibration.
+    snapshot = tmp_path / "models--me--reviews" / "snapshots" / "0123abc"
+    snapshot.mkdir(parents=True)
+    for file in folder.path.iterdir():
+        (snapshot / file.name).symlink_to(file)
+    opened = open_folder(snapshot)
+    with pytest.raises(FolderError, match=r"0123abc: lies in the cache .*`save_pretrained\(DIR\)`"):
+        save_calibration(opened, calibration(opened), "dev.csv")
+    assert all(file.is_symlink() for file in snapshot.iterdir())
+    assert open_folder(snapshot).config.calibration is None
+
+
 def test_an_earlier_calibration_is_replaced(folder: ModelFolder) -> None:
     first = save_calibration(folder, calibration(folder, **learned(), times=TIMES), "one.csv")
     second = calibration(folder, seed=2, rows=31, truth=None)

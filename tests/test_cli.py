@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -879,6 +880,16 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(
     line = only_line(capsys.readouterr().err)
     assert "there is no such folder" in line
     assert "Hub" not in line
+
+
+def test_the_cache_of_the_hub_is_not_calibrated_nor_the_model_run_for_it(
+    trained: Trained, dev: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    snapshot = tmp_path / "models--me--reviews" / "snapshots" / "0123abc"
+    shutil.copytree(trained.folder, snapshot)
+    monkeypatch.delattr(FastBertClassifier, "calibrate")
+    assert run(["calibrate", str(snapshot), str(dev)]) == 2
+    assert "lies in the cache of the Hub" in only_line(capsys.readouterr().err)
 
 
 def test_evaluating_with_a_goal_names_it_and_its_thresholds(

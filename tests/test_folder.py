@@ -843,6 +843,31 @@ def test_a_failed_save_leaves_what_a_user_keeps(model: Path) -> None:
     assert foreign(model) == FOREIGN
 
 
+@pytest.mark.parametrize("kind", ["the Hub's cache", "links", "a link of a folder"])
+def test_a_folder_that_others_share_is_not_written_to(
+    model: Path, tmp_path: Path, kind: str
+) -> None:
+    shared = tmp_path / "models--a--b" / "snapshots" / "0123abc"
+    shared.parent.mkdir(parents=True)
+    if kind == "the Hub's cache":  # on a disk without links
+        shutil.copytree(model, shared)
+    elif kind == "links":
+        shared = tmp_path / "links"
+        shared.mkdir()
+        for file in model.iterdir():
+            (shared / file.name).symlink_to(file)
+    else:
+        shared = model
+        (tmp_path / "exports").mkdir()
+        (shared / "onnx").symlink_to(tmp_path / "exports")
+    before = content(shared)
+
+    with pytest.raises(FolderError, match=r"0123abc|links|model: lies in .* of your own") as caught:
+        save(shared, mark=2.0)
+    assert str(caught.value).startswith(f"{shared}: ")
+    assert content(shared) == before
+
+
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
 

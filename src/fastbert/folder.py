@@ -643,8 +643,8 @@ def staged_folder(target: str | Path) -> Iterator[Path]:
             folder. Its parents are made.
 
     Raises:
-        FolderError: `target` is a file or a folder of something else, or it cannot be written,
-            such as when the disk is full.
+        FolderError: `target` is a file, a folder of something else or of links, or it cannot be
+            written, such as when the disk is full.
     """
     target = _expanded(target).resolve()
     with _writable(target):
@@ -747,8 +747,9 @@ def refuse_what_is_not_ours(target: Path) -> None:
     """Refuse a place where saving would replace something else than a model folder.
 
     Raises:
-        FolderError: `target` is a file, or a folder of other things.
+        FolderError: `target` is a file, a folder of other things, or one that others share.
     """
+    refuse_what_others_share(target)
     try:
         names = os.listdir(target)  # in one look: another process may be replacing the folder
     except FileNotFoundError:
@@ -761,6 +762,23 @@ def refuse_what_is_not_ours(target: Path) -> None:
         raise FolderError(
             f"{target}: holds other files and no {EARLY_EXIT_FILE}, so it is not replaced; "
             "name an empty or a new folder"
+        )
+
+
+def refuse_what_others_share(target: Path) -> None:
+    """Refuse to write into the cache of the Hub, or where links would be replaced by files.
+
+    Raises:
+        FolderError: Later loads would find what was written, instead of what was downloaded.
+    """
+    place = target.resolve()
+    cached = place.parent.name == "snapshots" and place.parents[1].name.startswith("models--")
+    own = (path for pattern in (*EXPORT_SUFFIXES, *OWN_FILES) for path in place.glob(pattern))
+    if cached or any(path.is_symlink() for path in own):
+        raise FolderError(
+            f"{target}: lies in the cache of the Hub or is made of links, so nothing is written "
+            "to it; save the classifier to a folder of your own with `save_pretrained(DIR)`, and "
+            "use that one"
         )
 
 

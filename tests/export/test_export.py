@@ -122,6 +122,14 @@ def test_an_export_that_answers_otherwise_is_refused_and_nothing_changes(
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
+def test_the_cache_of_the_hub_is_not_exported_into(folder: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--me--reviews" / "snapshots" / "0123abc"
+    shutil.copytree(folder, snapshot)
+    stages: Any = None  # refused before anything is traced
+    with pytest.raises(FolderError, match=r"0123abc: lies in the cache of the Hub"):
+        export_model(snapshot, runtime="onnx", stages=stages)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

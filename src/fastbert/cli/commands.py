@@ -668,6 +668,8 @@ def calibrate(
     `--max-drop 0.5%` or `--min-speedup 3`; a goal given here becomes the default of both. All this
     holds for the runtime and the precision that answered.
     """
+    from fastbert.folder import refuse_what_others_share
+
     goal = _goal(
         max_drop=max_drop,
         metric=metric,
@@ -680,6 +682,7 @@ def calibrate(
     )
     columns = Columns(text_column, pair_column, label_column)
     examples = _read(texts, columns, labeled=not unlabeled)
+    refuse_what_others_share(folder.expanduser())
     classifier = _load(folder, runtime, threads)
     if not unlabeled:
         check_labels(examples, classifier.labels)

@@ -31,6 +31,7 @@ from fastbert.folder import (
     hash_of_file,
     installed_versions,
     open_folder,
+    refuse_what_others_share,
     staged_folder,
 )
 from fastbert.measures import Entropy, measure_to_json
@@ -85,6 +86,7 @@ def export_model(
     if adaptive and runtime != "onnx":
         raise ExportError("the adaptive file is ONNX: ask for it with --runtime onnx")
     opened = open_folder(folder)
+    refuse_what_others_share(opened.path)
     encoder = TextEncoder.from_folder(opened.path, opened.config.max_length)
     model = FastBertModel.load(opened)
     original = FastBertClassifier(TorchBackend(model), encoder, opened)
