@@ -1,5 +1,6 @@
 """The classifier people use: exact in batches, in the caller's order, equal to the plain model."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from fastbert.measures import MEASURES, LearnedExit, Margin, Patience, TopEntrop
 from fastbert.nn.backend import TorchBackend, batch_tensors
 from fastbert.nn.model import FastBertModel
 from fastbert.text import TextEncoder
+from tests.test_folder import killed_between_renames
 from tests.tiny import FAMILIES, tiny_classifier
 from tests.tiny_data import FILLERS, LABELS, SIGNALS, examples, tiny_tokenizer
 
@@ -242,6 +244,24 @@ def test_what_is_pushed_to_the_hub_is_the_whole_folder(
     monkeypatch.setattr("fastbert.classifier.HfApi", Hub)
     assert classifier.push_to_hub("reviews", token="secret") == "https://hub/me/reviews"
     assert pushed == {"token": "secret", "labels": LABELS}
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_folder_of_which_the_save_was_killed_is_not_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Callable[[Path], Any]
+) -> None:
+    save_model(tmp_path / "reviews", "bert")
+    killed_between_renames(tmp_path / "reviews")
+    monkeypatch.chdir(tmp_path)
+    assert FastBertClassifier.from_pretrained(kind(Path("reviews"))).labels == LABELS
+
+
+def test_a_file_and_the_home_of_nobody_are_not_looked_for_on_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FolderError, match="file: is a file, not a model folder"):
+        FastBertClassifier.from_pretrained(str(tmp_path / "file"))
+    with pytest.raises(FolderError, match="~nobody-of-that-name"):
+        FastBertClassifier.from_pretrained("~nobody-of-that-name/model")
 
 
 def test_a_hub_name_that_cannot_be_had_is_one_clear_line() -> None:

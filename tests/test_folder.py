@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from fastbert.folder import (
     StudentLayout,
     check_tensors,
     copy_folder,
+    lies_here,
     open_folder,
     seal,
     staged_folder,
@@ -1072,6 +1074,34 @@ def test_a_save_killed_between_its_renames_is_undone_by_the_next_load(model: Pat
     open_folder(model)
     assert content(model) == before
     assert names_beside(model) == ["model"]
+
+
+def killed_between_renames(model: Path) -> Path:
+    """Move a folder to where a save that was killed leaves it, and return that place."""
+    work = Path(tempfile.mkdtemp(prefix=folder_module._prefix(model), dir=model.parent))
+    (work / "lock").touch()
+    return model.rename(work / "old-0")
+
+
+def test_a_path_of_which_the_save_was_killed_is_a_folder_of_ours(model: Path) -> None:
+    assert lies_here(str(model))
+    assert not lies_here(str(model.parent / "mod"))
+    killed_between_renames(model)
+    assert lies_here(str(model))
+
+
+def test_a_load_between_the_renames_of_a_living_save_waits_for_it(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = killed_between_renames(model)
+    lock = os.open(old.with_name("lock"), os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # as long as it lives
+    waits = iter([lambda: None, lambda: os.rename(old, model)])
+    monkeypatch.setattr(folder_module.time, "sleep", lambda _: next(waits)())
+
+    assert open_folder(model).config.labels == LABELS
+    assert next(waits, None) is None
+    os.close(lock)
 
 
 KILLS = {  # after so many calls; the last of each is at the end of a save

@@ -32,7 +32,7 @@ from fastbert.criteria import (
 )
 from fastbert.engine import ExitBackend, ExitResult, classify, record
 from fastbert.errors import CalibrationError, FolderError, MissingExtraError
-from fastbert.folder import EarlyExitConfig, ModelFolder, copy_folder, open_folder
+from fastbert.folder import EarlyExitConfig, ModelFolder, copy_folder, lies_here, open_folder
 from fastbert.goals import (
     DEFAULT_GOAL,
     TORCH,
@@ -493,9 +493,8 @@ def _is_one(texts: object) -> TypeGuard[Text]:
 
 
 def _local_folder(folder_or_hub_id: str | Path, revision: str | None, token: str | None) -> Path:
-    folder = Path(folder_or_hub_id).expanduser()
-    if folder.is_dir() or isinstance(folder_or_hub_id, Path):
-        return folder
+    if isinstance(folder_or_hub_id, Path) or lies_here(folder_or_hub_id):
+        return Path(folder_or_hub_id)
     try:
         return Path(
             snapshot_download(

@@ -451,7 +451,7 @@ def open_folder(path: str | Path) -> ModelFolder:
     """
     path = _expanded(path)
     with _readable(path):
-        _settle_interrupted_saves(path.resolve())
+        _settle_before_reading(path.resolve())
         config = _read_early_exit(path)
         for name in HASHED_FILES:
             if not (path / name).is_file():
@@ -827,6 +827,26 @@ def _settle_interrupted_saves(target: Path) -> None:
             _settle(work, target)
         finally:
             os.close(lock)
+
+
+def _settle_before_reading(target: Path) -> None:
+    """Settle what killed processes left, and let one that is just swapping `target` finish."""
+    for _ in range(SWAP_ATTEMPTS):
+        _settle_interrupted_saves(target)
+        if target.exists() or not _is_being_swapped(target):
+            return
+        time.sleep(SWAP_SECONDS)
+
+
+def _is_being_swapped(target: Path) -> bool:
+    return any(target.parent.glob(f"{_prefix(target)}*/old-*"))
+
+
+def lies_here(path: str | Path) -> bool:
+    """Return whether anything lies at a path, also while a save is between its two renames."""
+    path = _expanded(path)
+    with _readable(path):
+        return path.exists() or _is_being_swapped(path.resolve()) or path.exists()
 
 
 def _settle(work: Path, target: Path) -> None:
