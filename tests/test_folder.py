@@ -353,7 +353,7 @@ def reseal(model: Path, **hashes: str) -> None:
         if (model / name).is_file():
             record["hashes"][name] = folder_module.hash_of_file(model / name)
     if isinstance(record.get("labels"), list):
-        record["hashes"]["labels"] = folder_module._hash_of_json(record["labels"])
+        record["hashes"]["labels"] = folder_module.hash_of_json(record["labels"])
     record["hashes"]["settings"] = folder_module._hash_of_settings(record)
     record["hashes"] |= hashes
     write_json(path, record)

@@ -357,7 +357,7 @@ def _check_hashes(path: Path, record: dict[str, Any]) -> None:
         raise FolderError(f'{path}: key "hashes.{key}" is missing')
     for key in sorted(hashes.keys() - needed):
         raise FolderError(f'{path}: key "hashes.{key}" is unknown')
-    if hashes[LABELS_HASH] != _hash_of_json(record["labels"]):
+    if hashes[LABELS_HASH] != hash_of_json(record["labels"]):
         raise FolderError(f'{path}: key "labels" does not match its hash; the order was changed')
     if hashes[SETTINGS_HASH] != _hash_of_settings(record):
         raise FolderError(
@@ -367,10 +367,11 @@ def _check_hashes(path: Path, record: dict[str, Any]) -> None:
 
 
 def _hash_of_settings(record: Mapping[str, Any]) -> str:
-    return _hash_of_json({key: value for key, value in record.items() if key != "hashes"})
+    return hash_of_json({key: value for key, value in record.items() if key != "hashes"})
 
 
-def _hash_of_json(value: Any) -> str:
+def hash_of_json(value: Any) -> str:
+    """Return the SHA-256 of a value as canonical JSON, in hexadecimal."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -679,7 +680,7 @@ def seal(stage: Path, config: EarlyExitConfig) -> EarlyExitConfig:
     versions = {name: found[package] for name, package in PACKAGES.items() if package in found}
     config = replace(config, versions=versions)
     record = json.loads(config.to_json())  # as it will be read
-    hashes[LABELS_HASH] = _hash_of_json(record["labels"])
+    hashes[LABELS_HASH] = hash_of_json(record["labels"])
     hashes[SETTINGS_HASH] = _hash_of_settings(record)
     config = replace(config, hashes=hashes)
     (stage / EARLY_EXIT_FILE).write_text(config.to_json(), encoding="utf-8")

@@ -10,6 +10,8 @@ import pytest
 
 from fastbert.classifier import FastBertClassifier
 from fastbert.errors import FolderError
+from fastbert.folder import open_folder
+from fastbert.runtime.manifest import read_manifest
 from tests.exported import export_all
 from tests.test_classifier import save_model
 
@@ -25,6 +27,7 @@ def rewrite(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
         record = json.loads((path / "manifest.json").read_text())
         change(record)
+        del record["sha256"]  # as whoever edits it may
         (path / "manifest.json").write_text(json.dumps(record))
 
     return damage
@@ -71,6 +74,31 @@ def flip(name: str) -> Callable[[Path], None]:
             r"manifest.json: does not list layer_04.onnx",
         ),
         (
+            "openvino",
+            rewrite(lambda it: it["files"].pop("layer_02.bin")),
+            r"manifest.json: does not list layer_02.bin",
+        ),
+        (
+            "onnx",
+            rewrite(lambda it: it["files"].pop("layer_02.bin")),
+            r"layer_02.bin: is not listed in manifest.json",
+        ),
+        *[
+            (
+                "openvino",
+                rewrite(lambda it, name=name: it["files"].update({name: "0" * 64})),
+                rf"manifest.json: lists '{name}', which is no file of an export",
+            )
+            for name in ("/etc/passwd", "../config.json", "layer_05.xml", "adaptive.onnx", "")
+        ],
+        (
+            "onnx",
+            lambda path: (path / "manifest.json").write_text(
+                (path / "manifest.json").read_text().replace('"fp32"', '"int8"')
+            ),
+            r"manifest.json: cannot be read: it was damaged or edited",
+        ),
+        (
             "onnx",
             rewrite(lambda it: it["exported_from"].update({"model.safetensors": "0" * 64})),
             r"was exported from another model.safetensors",
@@ -91,3 +119,13 @@ def test_damage_is_named_and_says_what_to_do(
         FastBertClassifier.from_pretrained(folder, runtime=runtime)
     assert f"fastbert export {folder} --runtime {runtime}" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_a_manifest_of_version_0_1_has_no_hash_of_its_own_and_is_read(
+    original: Path, tmp_path: Path, runtime: Any
+) -> None:
+    folder = open_folder(shutil.copytree(original, tmp_path / "model"))
+    manifest = read_manifest(folder, runtime)
+    rewrite(lambda _: None)(folder.path / runtime)
+    assert read_manifest(folder, runtime) == manifest

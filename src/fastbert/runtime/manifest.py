@@ -1,8 +1,8 @@
 """An export inside a model folder: which files it has, what wrote them, how well they agree.
 
 `openvino/` or `onnx/` holds a file for the embeddings, one for each layer with its exit, and
-`manifest.json`. Like everything in a model folder it is checked before it is used: an export of
-other weights, or a damaged file, is an error that names it.
+`manifest.json`, which names exactly these files. Like everything in a model folder it is checked
+before it is used: an export of other weights, or a damaged file, is an error that names it.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from fastbert.errors import FolderError
 from fastbert.folder import (
+    ADAPTIVE_FILE,
     EXPORT_SUFFIXES,
     LABELS_HASH,
     MANIFEST_FILE,
@@ -21,6 +22,7 @@ from fastbert.folder import (
     TEACHER_FILE,
     ModelFolder,
     hash_of_file,
+    hash_of_json,
 )
 
 Runtime = Literal["openvino", "onnx"]
@@ -31,6 +33,7 @@ PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
     "onnx": ("fp32", "int8"),
 }
 
+OWN_HASH = "sha256"  # of manifest.json itself, without this key; version 0.1 wrote none
 EXPORTED_FROM = (LABELS_HASH, MODEL_CONFIG_FILE, TEACHER_FILE, STUDENTS_FILE)
 
 
@@ -81,7 +84,9 @@ class ExportManifest:
 
     def to_json(self) -> str:
         """Return the text of manifest.json."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        record = asdict(self)
+        record |= {OWN_HASH: hash_of_json(record)}
+        return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True)
@@ -103,8 +108,12 @@ class Export:
     @property
     def stages(self) -> list[Path]:
         """The embeddings, then each layer with its exit."""
-        names = ["embeddings", *(f"layer_{layer:02d}" for layer in range(1, self.num_layers + 1))]
-        return [self.path / f"{name}{EXPORT_SUFFIXES[self.runtime][0]}" for name in names]
+        suffix, _ = EXPORT_SUFFIXES[self.runtime]
+        return [self.path / f"{name}{suffix}" for name in _stage_names(self.num_layers)]
+
+
+def _stage_names(num_layers: int) -> list[str]:
+    return ["embeddings", *(f"layer_{layer:02d}" for layer in range(1, num_layers + 1))]
 
 
 def has_export(folder: ModelFolder, runtime: Runtime) -> bool:
@@ -122,7 +131,7 @@ def read_manifest(folder: ModelFolder, runtime: Runtime) -> ExportManifest:
     if not has_export(folder, runtime):
         raise FolderError(f"{folder.path}: holds no export for {runtime}; {again}")
     path = folder.path / runtime
-    manifest = _read_manifest(path / MANIFEST_FILE, again)
+    manifest = read_manifest_file(path / MANIFEST_FILE, folder.config.num_layers, again)
     for name in EXPORTED_FROM:
         if manifest.exported_from.get(name) != folder.config.hashes[name]:
             what = "another order of labels" if name == LABELS_HASH else f"another {name}"
@@ -145,8 +154,11 @@ def open_export(folder: ModelFolder, runtime: Runtime) -> Export:
             raise FolderError(f"{path / name}: does not match its hash, it was damaged; {again}")
     export = Export(path, runtime, manifest.precision, folder.config.num_layers)
     for stage in export.stages:
-        if stage.name not in manifest.files:
-            raise FolderError(f"{path / MANIFEST_FILE}: does not list {stage.name}; {again}")
+        weights = stage.with_suffix(".bin")
+        if weights.name not in manifest.files and weights.exists():
+            raise FolderError(
+                f"{weights}: is not listed in {MANIFEST_FILE}, so not checked; {again}"
+            )
     return export
 
 
@@ -154,9 +166,37 @@ def _again(folder: ModelFolder, runtime: Runtime) -> str:
     return f"export again with `fastbert export {folder.path} --runtime {runtime}`"
 
 
+def read_manifest_file(path: Path, num_layers: int, again: str) -> ExportManifest:
+    """Read manifest.json strictly, whether its files lie beside it or not.
+
+    Args:
+        path: The file; its folder is called like the runtime.
+        num_layers: Encoder layers of the model, which decide what the files are called.
+        again: What to say that helps against an error.
+
+    Raises:
+        FolderError: It cannot be read, was changed, or names other files than an export has.
+    """
+    manifest = _read_manifest(path, again)
+    graphs, weights = (
+        {f"{stage}{suffix}" for stage in _stage_names(num_layers)}
+        for suffix in EXPORT_SUFFIXES[manifest.runtime]
+    )
+    if manifest.runtime == "openvino":
+        needed = allowed = graphs | weights
+    else:  # few weights lie in the graph itself
+        needed, allowed = graphs, graphs | weights | {ADAPTIVE_FILE}
+    for name in sorted(needed - manifest.files.keys()):
+        raise FolderError(f"{path}: does not list {name}; {again}")
+    for name in sorted(manifest.files.keys() - allowed):
+        raise FolderError(f"{path}: lists {name!r}, which is no file of an export; {again}")
+    return manifest
+
+
 def _read_manifest(path: Path, again: str) -> ExportManifest:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        _check_own_hash(found)
         _check_keys(found, ExportManifest)
         _check_keys(found["parity"], Parity)
         if found["runtime"] != path.parent.name or found["precision"] not in PRECISIONS.get(
@@ -166,6 +206,13 @@ def _read_manifest(path: Path, again: str) -> ExportManifest:
         return ExportManifest(**(found | {"parity": Parity(**found["parity"])}))
     except (ValueError, TypeError, OSError) as error:
         raise FolderError(f"{path}: cannot be read: {error}; {again}") from error
+
+
+def _check_own_hash(found: Any) -> None:
+    """Take the hash of a manifest out of it, and refuse the rest if it is of another."""
+    own = found.pop(OWN_HASH, None) if isinstance(found, dict) else None
+    if own is not None and own != hash_of_json(found):
+        raise ValueError("it was damaged or edited, it does not match its own hash")
 
 
 def _check_keys(found: Mapping[str, Any], kind: type) -> None:
