@@ -9,12 +9,16 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from fastbert.export.int8 import quantised
 
 ROWS, LENGTH, WIDTH, OUT = 6, 5, 32, 24
+SHIFT = 128  # of activations
 
 
 @pytest.fixture(scope="module")
 def original() -> ModelProto:
-    """A layer with a product with a constant, and an exit with one more and one without."""
-    weight = np.random.default_rng(0).normal(size=(WIDTH, OUT)).astype(np.float32)
+    return stage(np.random.default_rng(0).normal(size=(WIDTH, OUT)).astype(np.float32))
+
+
+def stage(weight: np.ndarray) -> ModelProto:
+    """Return a layer with a product with a constant, and an exit with one more and one without."""
     graph = helper.make_graph(
         [
             helper.make_node("MatMul", ["hidden", "weight"], ["product"]),
@@ -64,6 +68,43 @@ def test_a_row_is_answered_bit_by_bit_as_if_it_were_alone(original: ModelProto) 
     together = product(quantised(original), hidden)
     for row in range(ROWS):
         assert np.array_equal(together[row], product(quantised(original), hidden[[row]])[0])
+
+
+SIGNS = np.array([1, -1])
+WORST = {
+    "all of one sign": np.ones((WIDTH, OUT)),
+    "all of the other": -np.ones((WIDTH, OUT)),
+    "in turns": np.resize(SIGNS, (WIDTH, OUT)),
+    "in pairs": np.resize(np.repeat(SIGNS, 2), (OUT, WIDTH)).T,
+}
+
+
+@pytest.mark.parametrize("weight", WORST.values(), ids=WORST.keys())
+def test_sums_are_exact_on_this_processor_whatever_the_values(weight: np.ndarray) -> None:
+    model = quantised(stage(weight.astype(np.float32)))
+    steps = {"hidden/int8": TensorProto.UINT8, "product/int32": TensorProto.INT32}
+    model.graph.output.extend(
+        helper.make_tensor_value_info(name, kind, None) for name, kind in steps.items()
+    )
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    hidden = np.random.default_rng(2).normal(size=(ROWS, LENGTH, WIDTH)).astype(np.float32)
+    hidden[0] = 1  # every activation is the largest there is
+    hidden[1] = np.sign(weight[:, 0])  # every product is positive
+    activations, sums = session.run(list(steps), {"hidden": hidden})
+    assert activations.max() == 255
+    assert np.array_equal(sums, (activations.astype(int) - SHIFT) @ of_int8(model).astype(int))
+
+
+def test_two_products_fit_into_16_bits_so_no_processor_overflows(original: ModelProto) -> None:
+    weight = of_int8(quantised(original)).astype(int)
+    assert 2 * 255 * weight.max() <= np.iinfo(np.int16).max
+    assert 2 * 255 * weight.min() >= np.iinfo(np.int16).min
+    assert np.array_equal(np.abs(weight).max(axis=0), np.full(OUT, 64))  # no bit is wasted
+
+
+def of_int8(model: ModelProto) -> np.ndarray:
+    [tensor] = [item for item in model.graph.initializer if item.data_type == TensorProto.INT8]
+    return numpy_helper.to_array(tensor)
 
 
 def test_only_the_layers_products_with_constants_change_and_the_original_stays(

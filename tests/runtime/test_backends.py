@@ -1,5 +1,6 @@
 """Every exported backend answers as torch does, in any batch, in any thread."""
 
+import json
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -7,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
 from fastbert.classifier import FastBertClassifier
 from fastbert.criteria import EntropyCriterion, ThresholdCriterion
 from fastbert.engine import classify, record
 from fastbert.errors import ExportError, FolderError, MissingExtraError
 from fastbert.measures import MaxProbability, Patience
+from fastbert.runtime import onnx_backend, openvino_backend
 from fastbert.runtime import open as open_module
-from fastbert.runtime import openvino_backend
-from fastbert.runtime.manifest import Export
+from fastbert.runtime.manifest import Export, open_export
+from fastbert.runtime.onnx_backend import sums_of_full_range_are_exact
 from fastbert.runtime.openvino_backend import OpenVinoBackend
 from fastbert.runtime.stages import KEPT_LAYERS, TOKENS_A_STEP, StageBackend, steps
 from tests.exported import KINDS, export_all
@@ -246,6 +250,63 @@ def test_a_precision_that_the_processor_lacks_is_named(
         ExportError, match=r"bf16, which this processor does not compute in; .*int8"
     ):
         OpenVinoBackend(export)
+
+
+@pytest.fixture
+def of_version_0_1(folders: dict[str, Path], tmp_path: Path) -> Path:
+    """A folder whose manifest says what it said when int8 weights took all 8 bits."""
+    folder = shutil.copytree(folders["int8"], tmp_path / "old")
+    path = folder / "onnx" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    assert manifest.pop("weight_bits") == 7
+    path.write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "auto"])
+def test_an_old_int8_export_is_refused_where_its_sums_overflow(
+    of_version_0_1: Path, monkeypatch: pytest.MonkeyPatch, runtime: Any
+) -> None:
+    shutil.rmtree(of_version_0_1 / "openvino")
+    monkeypatch.setattr(onnx_backend, "sums_of_full_range_are_exact", lambda: False)
+    again = f"fastbert export {of_version_0_1} --runtime onnx --precision int8"
+    with pytest.raises(ExportError, match=rf"onnx: its int8 weights .* overflow .*`{again}`"):
+        FastBertClassifier.from_pretrained(of_version_0_1, runtime=runtime)
+
+
+def test_an_old_int8_export_runs_where_its_sums_are_exact(
+    of_version_0_1: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_backend, "sums_of_full_range_are_exact", lambda: True)
+    classifier = FastBertClassifier.from_pretrained(of_version_0_1, runtime="onnx")
+    assert type(classifier.backend).__name__ == "OnnxBackend"
+
+
+def test_a_new_int8_export_runs_where_old_ones_overflow(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_backend, "sums_of_full_range_are_exact", lambda: False)
+    classifier = FastBertClassifier.from_pretrained(folders["int8"], runtime="onnx")
+    assert open_export(classifier.folder, "onnx").weight_bits == 7
+    assert classifier.predict(TEXTS[:3])
+
+
+def test_whether_sums_overflow_here_is_found_by_trying() -> None:
+    random = np.random.default_rng(3)  # by another product than the code's
+    tokens = random.integers(1, 256, (7, 96)).astype(np.uint8)
+    weights = random.integers(-127, 128, (96, 40)).astype(np.int8)
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["tokens", "weights"], ["sums"])],
+        "product",
+        [helper.make_tensor_value_info("tokens", TensorProto.UINT8, tokens.shape)],
+        [helper.make_tensor_value_info("sums", TensorProto.INT32, None)],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    [sums] = session.run(None, {"tokens": tokens})
+    exact = bool((sums == tokens.astype(int) @ weights.astype(int)).all())
+    assert sums_of_full_range_are_exact() == exact
 
 
 def test_a_missing_runtime_says_what_to_install(

@@ -11,7 +11,7 @@ import pytest
 from fastbert.classifier import FastBertClassifier
 from fastbert.errors import FolderError
 from fastbert.folder import open_folder
-from fastbert.runtime.manifest import read_manifest
+from fastbert.runtime.manifest import Precision, Runtime, open_export, read_manifest
 from tests.exported import export_all
 from tests.test_classifier import save_model
 
@@ -40,6 +40,20 @@ def flip(name: str) -> Callable[[Path], None]:
         (path / name).write_bytes(content)
 
     return damage
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "bits"),
+    [("onnx", "int8", 8), ("openvino", "int8", 8), ("onnx", "fp32", None)],
+)
+def test_an_export_of_version_0_1_is_known_to_have_weights_of_8_bits(
+    original: Path, tmp_path: Path, runtime: Runtime, precision: Precision, bits: int | None
+) -> None:
+    folder = shutil.copytree(original, tmp_path / "model")
+    rewrite(lambda it: it.pop("weight_bits") or it.update(precision=precision))(folder / runtime)
+    opened = open_folder(folder)
+    assert read_manifest(opened, runtime).weight_bits == bits
+    assert open_export(opened, runtime).weight_bits == bits
 
 
 @pytest.mark.parametrize(

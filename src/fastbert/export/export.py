@@ -40,6 +40,7 @@ from fastbert.nn.model import FastBertModel
 from fastbert.runtime.manifest import (
     EXPORTED_FROM,
     PRECISIONS,
+    WEIGHT_BITS,
     Export,
     ExportManifest,
     Precision,
@@ -97,7 +98,8 @@ def export_model(
 
     with staged_folder(opened.path) as stage:
         fill_stage(opened, stage)
-        export = Export(stage / runtime, runtime, precision, opened.config.num_layers)
+        weight_bits = WEIGHT_BITS.get((runtime, precision))
+        export = Export(stage / runtime, runtime, precision, opened.config.num_layers, weight_bits)
         shutil.rmtree(export.path, ignore_errors=True)
         export.path.mkdir()
         _write_stages(stages, export)
@@ -109,6 +111,7 @@ def export_model(
         manifest = ExportManifest(
             runtime=runtime,
             precision=precision,
+            weight_bits=weight_bits,
             files={path.name: hash_of_file(path) for path in sorted(export.path.iterdir())},
             exported_from={name: opened.config.hashes[name] for name in EXPORTED_FROM},
             versions=installed_versions(PACKAGES),

@@ -34,6 +34,10 @@ PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
 }
 
 OWN_HASH = "sha256"  # of manifest.json itself, without this key; version 0.1 wrote none
+# How many bits weights take where products are of integers. ONNX Runtime had 8 as well, before.
+WEIGHT_BITS: dict[tuple[Runtime, Precision], int] = {("openvino", "int8"): 8, ("onnx", "int8"): 7}
+FULL_RANGE = 8
+
 EXPORTED_FROM = (LABELS_HASH, MODEL_CONFIG_FILE, TEACHER_FILE, STUDENTS_FILE)
 
 
@@ -69,6 +73,7 @@ class ExportManifest:
     Args:
         runtime: What runs it.
         precision: In what it computes.
+        weight_bits: Of weights in integers; None where there are none.
         files: SHA-256 by name of file.
         exported_from: Hashes of the model's files and of the label order.
         versions: The packages that wrote it.
@@ -77,6 +82,7 @@ class ExportManifest:
 
     runtime: Runtime
     precision: Precision
+    weight_bits: int | None
     files: dict[str, str]
     exported_from: dict[str, str]
     versions: dict[str, str]
@@ -98,12 +104,14 @@ class Export:
         runtime: What runs them.
         precision: In what it shall compute.
         num_layers: Encoder layers.
+        weight_bits: Of weights in integers; None where there are none.
     """
 
     path: Path
     runtime: Runtime
     precision: Precision
     num_layers: int
+    weight_bits: int | None = None
 
     @property
     def stages(self) -> list[Path]:
@@ -152,7 +160,9 @@ def open_export(folder: ModelFolder, runtime: Runtime) -> Export:
             raise FolderError(f"{path / name}: is missing; {again}")
         if hash_of_file(path / name) != sha256:
             raise FolderError(f"{path / name}: does not match its hash, it was damaged; {again}")
-    export = Export(path, runtime, manifest.precision, folder.config.num_layers)
+    export = Export(
+        path, runtime, manifest.precision, folder.config.num_layers, manifest.weight_bits
+    )
     for stage in export.stages:
         weights = stage.with_suffix(".bin")
         if weights.name not in manifest.files and weights.exists():
@@ -197,6 +207,8 @@ def _read_manifest(path: Path, again: str) -> ExportManifest:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         _check_own_hash(found)
+        if isinstance(found, dict) and "weight_bits" not in found:  # as version 0.1 wrote it
+            found["weight_bits"] = FULL_RANGE if found.get("precision") == "int8" else None
         _check_keys(found, ExportManifest)
         _check_keys(found["parity"], Parity)
         if found["runtime"] != path.parent.name or found["precision"] not in PRECISIONS.get(

@@ -1,15 +1,16 @@
 """ONNX Runtime: segments of stages, each joined into one graph."""
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import ModelProto, NodeProto, compose, helper
+from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_helper
 
-from fastbert.errors import FolderError
-from fastbert.runtime.manifest import Export
+from fastbert.errors import ExportError, FolderError
+from fastbert.runtime.manifest import FULL_RANGE, Export
 from fastbert.runtime.stages import Arrays, StageBackend
 
 
@@ -22,7 +23,17 @@ class OnnxBackend(StageBackend):
         Args:
             export: A verified export.
             threads: Processor threads of one step; by default as many as there are cores.
+
+        Raises:
+            ExportError: It was exported before its int8 weights kept to 7 bits, and products with
+                all 8 overflow on this processor.
         """
+        if export.weight_bits == FULL_RANGE and not sums_of_full_range_are_exact():
+            raise ExportError(
+                f"{export.path}: its int8 weights take all 8 bits, with which sums overflow on "
+                f"this processor; export again with `fastbert export {export.path.parent} "
+                "--runtime onnx --precision int8`"
+            )
         super().__init__(export.num_layers)
         self._files = export.stages
         self._options = onnxruntime.SessionOptions()
@@ -56,6 +67,30 @@ class OnnxSegment:
         """Return the hidden states, if a layer follows, and the logits."""
         *hidden, logits = self._session.run(None, {name: feeds[name] for name in self._inputs})
         return (hidden[0] if hidden else None), logits
+
+
+@cache
+def sums_of_full_range_are_exact() -> bool:
+    """Return whether uint8 x int8 products are summed exactly here, whatever their values.
+
+    Without VNNI two of them are added in 16 bits, which 2 x 255 x 127 exceeds. What a processor can
+    do is tried, not looked up: a runtime has kernels of its own for each.
+    """
+    rows, inner, columns = 3, 64, 16
+    weights = np.full((inner, columns), 127, np.int8)
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["tokens", "weights"], ["sums"])],
+        "full_range",
+        [helper.make_tensor_value_info("tokens", TensorProto.UINT8, [rows, inner])],
+        [helper.make_tensor_value_info("sums", TensorProto.INT32, [rows, columns])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    [sums] = session.run(None, {"tokens": np.full((rows, inner), 255, np.uint8)})
+    return bool((sums == 255 * 127 * inner).all())
 
 
 def _read(path: Path) -> ModelProto:
