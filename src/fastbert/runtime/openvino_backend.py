@@ -2,16 +2,20 @@
 
 It prepares code for every new shape, which takes as long as running it some times over. So shapes
 are rounded up, lengths a little and rows a little more, and there are only so many of them.
+
+In int8 it computes with activations rounded to int8 where the processor has VNNI, and elsewhere,
+without a word, in float32. There the graph rounds them first, so answers are the same everywhere.
 """
 
 import threading
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino
-from openvino import Core, Model, opset13
+from openvino import Core, Model, Node, Output, opset13
 
 from fastbert.errors import ExportError, FolderError
 from fastbert.runtime.manifest import Export
@@ -23,6 +27,7 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 # difference in the last bit grows, as a value may fall to the next step.
 LENGTH_STEPS = {"fp32": 4, "bf16": 4, "int8": 16}
 ROW_STEPS = 4  # of rows, to the next power of two
+GROUP = 128  # values of a token that share a scale in int8; products of fewer are in float32
 
 
 class OpenVinoBackend(StageBackend):
@@ -64,7 +69,8 @@ class OpenVinoBackend(StageBackend):
         }
         if precision == "int8":
             # Activations are scaled row by row: no answer depends on the other rows.
-            self._settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 128
+            self._settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = GROUP if rounds_by_itself() else 0
+        self._rounds = precision == "int8" and not rounds_by_itself()
         if threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = threads * streams
         if cache_folder is not None:
@@ -81,6 +87,8 @@ class OpenVinoBackend(StageBackend):
         first = 0 if done == 0 else done + 1
         stages = [self._read(path) for path in self._files[first : exit_layer + 1]]
         model = join(stages, gives_hidden=exit_layer < self.num_exits)
+        if self._rounds:
+            round_activations(model)
         return OpenVinoSegment(self._core.compile_model(model, "CPU", self._settings))
 
     def _read(self, path: Path) -> Model:
@@ -139,3 +147,73 @@ def join(stages: Sequence[Model], *, gives_hidden: bool) -> Model:
     wanted = [outputs[0], outputs[-1]] if gives_hidden else outputs[-1:]
     results = [opset13.result(output) for output in wanted]
     return Model(results, list(parameters.values()), "segment")
+
+
+# int8 where OpenVINO computes activations in float32.
+
+
+@cache
+def rounds_by_itself() -> bool:
+    """Return whether OpenVINO rounds activations to int8 here, which takes VNNI; it is tried."""
+    tokens = np.full((1, GROUP), 0.4 / 127, np.float32)  # less than half a step of int8, so 0,
+    tokens[0, 0] = 1  # beside this one
+    weights = opset13.constant(np.ones((2, GROUP), np.int8))
+    halves = opset13.multiply(
+        opset13.convert(weights, np.float32), np.full((2, 1), 0.5, np.float32)
+    )
+    given = opset13.parameter([-1, GROUP], np.float32)
+    model = Model([opset13.matmul(given, halves, False, True)], [given], "product")
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP}
+    try:
+        product = Core().compile_model(model, "CPU", settings)(tokens)[0]
+    except RuntimeError:  # its kernels are held to older instructions: ONEDNN_MAX_CPU_ISA
+        return False
+    return product.shape == (1, 2) and bool((np.abs(product - 0.5) < 0.1).all())
+
+
+def round_activations(model: Model) -> None:
+    """Round what products with int8 weights read to the values that int8 has, group by group.
+
+    Args:
+        model: A model with compressed weights; it is changed.
+    """
+    rounded: dict[tuple[str, int], Output] = {}
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "MatMul" or not _is_int8(node.input_value(1)):
+            continue
+        tokens = node.input_value(0)
+        width = tokens.get_partial_shape()[-1].get_length()
+        if width < GROUP:
+            continue
+        key = (tokens.get_node().get_name(), tokens.get_index())
+        if key not in rounded:  # query, key and value read the same tokens
+            rounded[key] = _rounded(tokens, width)
+        node.input(0).replace_source_output(rounded[key])
+
+
+def _is_int8(weights: Output) -> bool:
+    """Return whether weights are int8, with what turns them into float32 before the product."""
+    node: Node = weights.get_node()
+    if node.get_type_name() == "Constant":
+        return bool(weights.get_element_type() == openvino.Type.i8)
+    unpacks = node.get_type_name() in ("Convert", "Multiply", "Reshape", "Transpose")
+    return unpacks and _is_int8(node.input_value(0))
+
+
+def _rounded(tokens: Output, width: int) -> Output:
+    """Append the rounding to int8 with a scale for each group, and back to float32."""
+    last = len(tokens.get_partial_shape()) - 1
+    missing = -width % GROUP
+    if missing:  # the last group is a short one
+        ends = np.array([0] * last + [missing], np.int64)
+        tokens = opset13.pad(tokens, np.zeros_like(ends), ends, "constant", np.float32(0)).output(0)
+    split = np.array([0] * last + [-1, GROUP], np.int64)
+    groups = opset13.reshape(tokens, split, special_zero=True)
+    largest = opset13.reduce_max(opset13.abs(groups), np.array([last + 1]), keep_dims=True)
+    scale = opset13.maximum(opset13.multiply(largest, np.float32(1 / 127)), np.float32(1e-30))
+    steps = opset13.round(opset13.divide(groups, scale), "half_to_even")
+    whole = np.array([0] * last + [width + missing], np.int64)
+    joined = opset13.reshape(opset13.multiply(steps, scale), whole, special_zero=True)
+    if missing:
+        joined = opset13.slice(joined, [0], [width], [1], [last])
+    return joined.output(0)
