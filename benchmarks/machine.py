@@ -1,13 +1,13 @@
 """What a benchmark ran on, and the reference data it reads."""
 
 import json
-import os
-import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from fastbert.bench import machine as facts
 
 SHARED = Path(__file__).parents[2] / "shared"
 RESULTS = Path(__file__).parent / "results"
@@ -16,18 +16,8 @@ ENCODER = SHARED / "models" / "e5-small-12l-en-zh"
 
 def machine() -> dict[str, Any]:
     """Return processor, threads, load and versions, as every result records them."""
-    info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    flags = next(line for line in info.splitlines() if line.startswith("flags")).split()
-    wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
-    return {
-        "processor": next(
-            line.split(":")[1].strip() for line in info.splitlines() if "model name" in line
-        ),
-        "cores": os.cpu_count(),
-        "flags": [flag for flag in wanted if flag in flags],
-        "load": os.getloadavg()[0],
+    return facts.machine() | {
         "torch_threads": torch.get_num_threads(),
-        "python": platform.python_version(),
         "versions": {
             name: version(name)
             for name in ("fastbert-kit", "torch", "transformers", "tokenizers", "accelerate")

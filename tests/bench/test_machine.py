@@ -16,15 +16,6 @@ def test_the_machine_is_described() -> None:
     assert found["processor"]
 
 
-def test_installed_packages_have_versions_and_others_are_left_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(facts, "PACKAGES", ("torch", "no-such-package"))
-    assert facts.versions() == {"torch": torch.__version__.partition("+")[0]} or (
-        facts.versions() == {"torch": torch.__version__}
-    )
-
-
 @pytest.mark.parametrize(("load", "warns"), [(0.9, False), (1.1, True)])
 def test_a_busy_machine_is_warned_of(
     load: float, warns: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -1,4 +1,4 @@
-"""What a measurement ran on: the processor, how busy it was, the packages, the threads allowed."""
+"""What a measurement ran on: the processor, how busy it was, the threads allowed."""
 
 import logging
 import os
@@ -6,56 +6,26 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from fastbert.folder import installed_versions
+from fastbert.processor import processor_name, vector_extensions
 
 logger = logging.getLogger(__name__)
 
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
-PACKAGES = (
-    "fastbert-kit",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "onnx",
-    "onnxruntime",
-    "openvino",
-    "nncf",
-)
 BUSY = 0.5  # load for each core, above which times say little
-CPU_INFO = Path("/proc/cpuinfo")
 
 
 def machine() -> dict[str, Any]:
     """Return processor, cores, the instructions that matter here, load and Python."""
-    processor, flags = _processor()
     return {
-        "processor": processor,
+        "processor": processor_name(),
         "cores": os.cpu_count(),
-        "flags": [flag for flag in FLAGS if flag in flags],
+        "flags": vector_extensions(),
         "load": os.getloadavg()[0],
         "system": platform.system(),
         "python": platform.python_version(),
     }
-
-
-def _processor() -> tuple[str, set[str]]:
-    """Return the processor's name and its instruction sets, as far as the system tells."""
-    if not CPU_INFO.is_file():  # not Linux
-        return platform.processor(), set()
-    found: dict[str, str] = {}
-    for line in CPU_INFO.read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition(":")
-        found.setdefault(name.strip(), value.strip())
-    return found.get("model name", platform.machine()), set(found.get("flags", "").split())
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that are installed."""
-    return installed_versions(PACKAGES)
 
 
 def warn_if_busy() -> None:

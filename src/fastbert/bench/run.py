@@ -22,7 +22,7 @@ from fastbert.bench.contenders import (
     loaded_models,
     targets_of,
 )
-from fastbert.bench.machine import limited, machine, versions, warn_if_busy
+from fastbert.bench.machine import limited, machine, warn_if_busy
 from fastbert.bench.peak import measure_rates
 from fastbert.bench.plain import PIPELINE, plain_contenders
 from fastbert.bench.results import Bench, Measurement, Ratio
@@ -30,6 +30,7 @@ from fastbert.bench.timing import latency, layer_bound, median_ratio, time_items
 from fastbert.classifier import Text
 from fastbert.data import Example, check_labels
 from fastbert.folder import ModelFolder
+from fastbert.system import versions
 from fastbert.text import TextEncoder
 
 logger = logging.getLogger(__name__)

@@ -891,18 +891,31 @@ def report(
 
 @app.command()
 def inspect(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Model folder.")],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Model folder.", show_default=False)
+    ] = None,
+    system: Annotated[
+        bool,
+        typer.Option(
+            "--system",
+            help="Show, in place of a folder, what a bug report needs: versions, processor, "
+            "runtimes; no paths and no texts.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Check a model folder and show what it holds."""
-    from fastbert.cli.tables import folder_facts, folder_tables
+    from fastbert.cli.tables import folder_facts, folder_tables, system_tables
     from fastbert.folder import open_folder
+    from fastbert.system import system_facts
 
-    facts = folder_facts(open_folder(folder))
+    if system == (folder is not None):
+        raise typer.BadParameter("inspect takes either DIR, a model folder, or --system")
+    facts = system_facts() if folder is None else folder_facts(open_folder(folder))
     if as_json:
         _print_json(facts)
     else:
-        _print(*folder_tables(facts))
+        _print(*(system_tables(facts) if folder is None else folder_tables(facts)))
 
 
 @app.command()

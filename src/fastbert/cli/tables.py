@@ -201,6 +201,26 @@ def _default(default: Mapping[str, Any] | None) -> str:
     return options_of(default["goal"])
 
 
+def system_tables(facts: Mapping[str, Any]) -> list[Table]:
+    """Return what the package runs on as tables."""
+    machine = {
+        "system": facts["system"],
+        "python": facts["python"],
+        "processor": facts["processor"],
+        "vector extensions": ", ".join(facts["extensions"]) or "unknown",
+        "cores": facts["cores"],
+    }
+    runtimes = {
+        name: ", ".join(precisions) or "installed, but cannot be imported"
+        for name, precisions in facts["runtimes"].items()
+    }
+    return [
+        _two_columns("System", machine),
+        _two_columns("Packages", facts["versions"]),
+        _two_columns("Runtimes", runtimes),
+    ]
+
+
 def _two_columns(heading: str, values: Mapping[str, Any]) -> Table:
     table = Table(heading, "", box=box.SIMPLE_HEAD)
     for name, value in values.items():
