@@ -9,7 +9,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format
+.PHONY: help demo test masked check format
+
+# A processor with AVX2 and nothing newer; what the emulator lacks of it is left out.
+AVX2 := Haswell,-pcid,-x2apic,-tsc-deadline,-hle,-invpcid,-rtm
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1: \2/p' Makefile
@@ -19,6 +22,9 @@ demo: $(INSTALLED) ## Train, measure and try a classifier on real text, offline 
 
 test: $(INSTALLED) ## Run the tests
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile # a file's fixtures are built in one process only
+
+masked: $(INSTALLED) ## Run the tests of int8 on an emulated processor with AVX2 only (qemu-user)
+	@qemu-x86_64 -cpu $(AVX2) $(BIN)/python -m pytest tests/export/test_int8.py tests/runtime/test_int8_products.py
 
 check: $(INSTALLED) ## Check format, lint, types and the import contract
 	$(BIN)/ruff format --check
