@@ -697,6 +697,32 @@ def test_an_interrupted_prediction_leaves_the_output_as_it_was(
     assert {path.name for path in output.parent.iterdir()} == {texts.name, output.name}
 
 
+def test_of_two_predictions_into_one_file_each_is_whole(
+    trained: Trained, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = output.with_name(f"{output.name}.part")
+    mine.write_text("mine\n")
+    files = [write_csv(tmp_path / f"{rows}.csv", examples(rows, seed=rows)) for rows in (9, 13)]
+    predict = ["predict", trained.folder, "--output", str(output), str(files[0])]
+    other, ended = ["predict", trained.folder, "--output", str(output), str(files[1])], []
+    answer = FastBertClassifier.predict
+
+    def meanwhile(self: FastBertClassifier, *arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(FastBertClassifier, "predict", answer)
+        ended.append(run(other))  # from start to end, while the first is at work
+        ended.append(len(answers(output.read_text("utf-8"))))
+        return answer(self, *arguments, **options)
+
+    monkeypatch.setattr(FastBertClassifier, "predict", meanwhile)
+    assert run(predict) == 0
+    assert ended == [0, 13]
+    assert len(answers(output.read_text("utf-8"))) == 9
+    assert mine.read_text() == "mine\n"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        output.name, mine.name, *(file.name for file in files)
+    }  # fmt: skip
+
+
 def test_an_output_that_cannot_be_a_file_is_refused(
     trained: Trained, texts: Path, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -1,8 +1,8 @@
 """From a stream of rows to a stream of answers, in constant memory.
 
 Each row gets one JSON object, in the order of the rows; one that cannot be read gets an `error`
-instead of an answer. A file is written beside its place and renamed at the end, so a command that
-is interrupted leaves what was there before.
+instead of an answer. A file appears when it is whole, so a command that is interrupted leaves what
+was there before.
 """
 
 import json
@@ -19,6 +19,7 @@ from fastbert.classifier import FastBertClassifier
 from fastbert.criteria import ExitCriterion
 from fastbert.data import BadRow, Columns, Example, count_empty, read_rows, source_name
 from fastbert.errors import DataError, FastBertError
+from fastbert.whole_file import whole_file
 
 ROWS_AT_A_TIME = 1024  # enough to find texts of similar length among them
 
@@ -126,20 +127,9 @@ def _destination(output: str, source: str) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         return
     path = Path(output).expanduser()
-    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe, /dev/null
-        with path.open("wb") as file:
-            yield file
-        return
     _refuse_bad_place(path, source)
-    path = path.resolve()  # a link stays a link
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-        part.replace(path)
-    except BaseException:  # also ^C
-        part.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        yield file
 
 
 def _refuse_bad_place(path: Path, source: str) -> None:
@@ -147,5 +137,5 @@ def _refuse_bad_place(path: Path, source: str) -> None:
         raise ValueError(f"--output {path}: is a folder; name a file in it")
     if not path.parent.is_dir():
         raise ValueError(f"--output {path}: there is no folder {path.parent}; make it first")
-    if path.exists() and Path(source).exists() and path.samefile(source):
+    if path.is_file() and Path(source).exists() and path.samefile(source):
         raise ValueError(f"--output {path}: is also what is read; name another file")

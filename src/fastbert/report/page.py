@@ -7,7 +7,6 @@ them. Needs jinja2 and matplotlib.
 
 import csv
 import io
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from markupsafe import Markup
 
 from fastbert.report import analysis, captions, figures
 from fastbert.report.analysis import ReportData, Table
+from fastbert.whole_file import whole_file
 
 DARK = {
     "surface": "#161b22",
@@ -314,10 +314,5 @@ def _without(rows: Table, name: str) -> Table:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file under another name and rename it, so that it is whole or as it was."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(content)
