@@ -302,10 +302,10 @@ def test_memory_does_not_grow_with_the_row_groups_of_parquet(tmp_path: Path) -> 
         ("r.csv", 'text,label\na,1\n"b"c,1\nd,0\n', 3, "broken CSV .*double that quote"),
         ("r.csv", 'text,label\na,1\nd,0\n"b,1\ne,1\n', 4, "broken CSV, which took lines 4 to 5"),
         ("r.csv", "text,label\na,1\nd,\ne,0\n", 3, "column 'label' is empty"),
-        ("r.csv", b"text,label\na,1\ncaf\xe9,1\nd,0\n", 3, r"not UTF-8 \(byte 0xe9\); .*latin1"),
+        ("r.csv", b"text,label\na,1\ncaf\xe9,1\nd,0\n", 3, r"not UTF-8 \(byte 0xe9\); .*cp1252"),
         ("r.csv", b'text,label\na,1\n"b\ncaf\xe9",1\nd,0\n', 3, "not UTF-8"),
         ("r.csv", b'text,label\na,1\n"caf\xe9" b,1\nd,0\n', 3, "not UTF-8"),
-        ("r.tsv", b"text\tlabel\na\t1\ncaf\xe9\t1\nd\t0\n", 3, "iconv -f latin1 -t utf-8"),
+        ("r.tsv", b"text\tlabel\na\t1\ncaf\xe9\t1\nd\t0\n", 3, "iconv -f cp1252 -t utf-8"),
         ("r.csv", b"text,label\na,1\nb\0,1\nd,0\n", 3, "holds a NUL byte.*iconv -f utf-16"),
         ("r.tsv", b"text\tlabel\na\t1\nb\0\t1\nd\t0\n", 3, "holds a NUL byte"),
     ],
@@ -346,9 +346,11 @@ def test_a_bad_row_of_a_table_is_named_and_the_others_are_read(
         (b'{"text": "a", "label": {}}', r"string or an integer, got \{\} \(dict\)"),
         (b'{"text": "a", "label": "\\ud83d"}', "column 'label' holds .* surrogate pair"),
         (b'{"text": "a\\ud83d", "label": 1}', r"column 'text' holds '\\ud83d', half of a"),
-        (b'{"text": "a", "text_pair": null, "label": 1}', "column 'text_pair' is null"),
-        (b'{"text": "a", "id": [1], "label": 1}', r"column 'id' must be .* \[1\] \(list\)"),
-        (b'{"text": "caf\xe9", "label": 1}', r"not UTF-8 \(byte 0xe9\); .*latin1"),
+        (
+            b'{"text": "a", "text_pair": 2, "label": 1}',
+            "column 'text_pair' must be a string, got 2",
+        ),
+        (b'{"text": "caf\xe9", "label": 1}', r"not UTF-8 \(byte 0xe9\); .*cp1252"),
         (b'{"text": "a\0", "label": 1}', "holds a NUL byte"),
     ],
 )
@@ -423,14 +425,13 @@ def test_bad_rows_of_parquet_are_named(tmp_path: Path) -> None:
         ("r.parquet", _as_parquet(TABLE[:1])[:0], "r.parquet:1: damaged"),
         ("r.csv", "\nsentence,label\na,1\n", r"r.csv:2: no column 'text', only \['sentence', "),
         ("r.csv", "text,class\na,1\n", "r.csv:1: no column 'label', .*--label-column"),
-        ("r.tsv", "text,label\na,1\n", r"r.tsv:1: no column 'text', only \['text,label'\]"),
+        ("r.tsv", "text,label\na,1\n", "r.tsv:1: .* separated by commas"),
         ("r.parquet", _as_parquet([{"a": "b"}]), r"r.parquet: no column 'text', only \['a'\]"),
         ("r.csv", "text,label,text\na,1,b\n", "r.csv:1: 2 columns are called 'text'"),
         ("r.csv", b"text,caf\xe9\na,1\n", "r.csv:1: is not UTF-8"),
         ("r.csv", "text,label\na,1\n".encode("utf-16"), "r.csv:1: holds a NUL .*-f utf-16"),
-        ("r.csv", "text,label\ra,1\rb,0\r", "r.csv:1: broken CSV .*new-line character"),
+        ("r.csv", "text,label\ra,1\rb,0\r", "r.csv: its lines end in CR alone"),
         ("r.txt", "a", "r.txt: not a kind of file this reads; use .csv, .tsv or .jsonl"),
-        ("r.json", "{}", "r.json: not a kind of file this reads"),
         ("rows", "a", "rows: not a kind of file this reads"),
         ("r.parquet.gz", b"", "r.parquet.gz: not a kind of file this reads"),
         ("r.parquet", b"PAR1, said the file", "r.parquet:1: damaged"),
@@ -467,7 +468,7 @@ def test_a_file_that_may_not_be_read_is_named(
 
 
 @pytest.mark.parametrize("name", ["rows.csv.gz", "rows.tsv.gz", "rows.jsonl.gz"])
-@pytest.mark.parametrize("fault", ["cut", "changed", "no gzip at all"])
+@pytest.mark.parametrize("fault", ["cut", "changed"])
 def test_damaged_gzip_gives_the_rows_before_the_damage_and_its_place(
     write: Write, name: str, fault: str
 ) -> None:
@@ -476,10 +477,8 @@ def test_damaged_gzip_gives_the_rows_before_the_damage_and_its_place(
     raw = bytearray(path.read_bytes())
     if fault == "cut":
         del raw[-1000:]
-    elif fault == "changed":
-        raw[len(raw) // 2 : len(raw) // 2 + 50] = b"\xff" * 50
     else:
-        raw[:] = b"text\nplain\n"
+        raw[len(raw) // 2 : len(raw) // 2 + 50] = b"\xff" * 50
     path.write_bytes(raw)
 
     good: list[Example | BadRow] = []

@@ -15,10 +15,12 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from reprlib import repr as shown  # cuts what is long
 from typing import Any
 
+from fastbert import diagnosis
 from fastbert.errors import DataError, MissingExtraError
 
 # A text may be long; an unclosed quote must not pull the rest of a large file into memory.
@@ -72,15 +74,15 @@ def read_rows(
     """Yield the rows of a file in their order, good and bad, in constant memory.
 
     Args:
-        path: A .csv, .tsv or .jsonl file, each also with .gz behind it, or a .parquet file; "-" is
-            standard input, whose first line shows its format.
+        path: A .csv, .tsv or .jsonl (also .ndjson, .json) file, each also with .gz behind it, or a
+            .parquet file; "-" is standard input, whose first line shows its format.
         columns: What the columns are called.
         needs_label: Whether a row without a label is a bad one. If not, labels are not looked at.
 
     Raises:
-        DataError: The file as a whole cannot be read: missing, of an unknown kind, without a
-            column, without rows, or damaged from some row on. The rows before the damage have been
-            yielded.
+        DataError: The file as a whole cannot be read: missing, of another kind than its name says,
+            without a column, without rows, or damaged from some row on. The rows before the damage
+            have been yielded.
         MissingExtraError: Parquet needs pyarrow.
     """
     empty = True
@@ -257,20 +259,31 @@ def _kind(value: object) -> str:
 def _records(path: str | Path, columns: Columns, needs_label: bool) -> Iterator[_Record | BadRow]:
     if str(path) == "-":
         lines = _Lines(source_name(path), sys.stdin.buffer.readline)
-        yield from _text_records(_format_of(lines.peek()), lines, columns, needs_label)
+        start = lines.peek()
+        suffix = _format_of(start.decode("utf-8", errors="replace"))
+        _refuse_other_kind(source_name(path), None, start, suffix, packed=False)
+        yield from _text_records(suffix, lines, columns, needs_label)
         return
     path = Path(path)
     suffix, packed = _suffix(path)
-    if suffix == ".parquet":
-        yield from _parquet_records(path, columns, needs_label)
-        return
     try:
         file = path.open("rb")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     with file:
+        _refuse_other_kind(str(path), path.name, file.peek(), suffix, packed=packed)
+        if suffix == ".parquet":
+            yield from _parquet_records(path, columns, needs_label)
+            return
         readline = gzip.GzipFile(fileobj=file).readline if packed else file.readline
         yield from _text_records(suffix, _Lines(str(path), readline), columns, needs_label)
+
+
+def _refuse_other_kind(
+    source: str, name: str | None, start: bytes, suffix: str, *, packed: bool
+) -> None:
+    if kind := diagnosis.other_kind(start, name, suffix, packed=packed):
+        raise DataError(f"{source}: {kind}")
 
 
 def source_name(path: str | Path) -> str:
@@ -287,6 +300,8 @@ def _suffix(path: Path) -> tuple[str, bool]:
     name = path.name.lower()
     packed = name.endswith(".gz")
     suffix = Path(name.removesuffix(".gz")).suffix
+    if suffix in (".ndjson", ".json"):  # other names of the same; an array in it is named as one
+        suffix = ".jsonl"
     if suffix in (".csv", ".tsv", ".jsonl") or (suffix == ".parquet" and not packed):
         return suffix, packed
     raise DataError(
@@ -310,6 +325,7 @@ class _Lines(Iterator[str]):
     def __init__(self, name: str, readline: Callable[[], bytes]) -> None:
         self.name = name
         self.number = 0
+        self.latest = ""  # line, as it was handed out
         self._readline = readline
         self._peeked: bytes | None = None
         self._problem: str | None = None
@@ -317,23 +333,25 @@ class _Lines(Iterator[str]):
     def place(self, number: int) -> str:
         return f"{self.name}:{number}"
 
-    def peek(self) -> str:
-        self._peeked = self._read()
-        return self._peeked.decode("utf-8", errors="replace")
+    def peek(self) -> bytes:
+        if self._peeked is None:
+            self._peeked = self._read()
+        return self._peeked
 
     def take_problem(self) -> str | None:
         problem, self._problem = self._problem, None
         return problem
 
     def __next__(self) -> str:
-        raw, self._peeked = self._read() if self._peeked is None else self._peeked, None
+        raw, self._peeked = self.peek(), None
         if not raw:
             raise StopIteration
         self.number += 1
-        line = raw.decode("utf-8", errors="replace")
-        if "\0" in line or "\ufffd" in line:  # the latter may stand in the file itself
-            self._problem = self._problem or _encoding_problem(raw)
-        return line
+        self.latest = raw.decode("utf-8", errors="replace")
+        # The replacement character may stand in the file itself.
+        if "\0" in self.latest or "\ufffd" in self.latest:
+            self._problem = self._problem or diagnosis.encoding_advice(raw)
+        return self.latest
 
     def _read(self) -> bytes:
         try:
@@ -347,30 +365,24 @@ def _damaged(reason: str) -> str:
     return f"damaged, and unreadable from here on ({reason}); get the file anew"
 
 
-def _encoding_problem(raw: bytes) -> str | None:
-    if b"\0" in raw:
-        return f"holds a NUL byte; remove it, or if the file is UTF-16: {_conversion('utf-16')}"
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return (
-            f"is not UTF-8 (byte 0x{raw[error.start]:02x}); if the file is Latin-1: "
-            f"{_conversion('latin1')}"
-        )
-    return None
-
-
-def _conversion(encoding: str) -> str:
-    return f"iconv -f {encoding} -t utf-8 FILE > NEW"
-
-
 def _text_records(
     suffix: str, lines: _Lines, columns: Columns, needs_label: bool
 ) -> Iterator[_Record | BadRow]:
+    first = lines.peek()
+    if problem := diagnosis.misshapen_lines(first, suffix):
+        raise DataError(f"{lines.name}: {problem}")
+    fits = partial(_fits, columns, needs_label)
     if suffix == ".jsonl":
+        line = first.decode("utf-8", errors="replace")
+        if problem := diagnosis.table_instead(line, Path(lines.name).name, fits=fits):
+            raise DataError(f"{lines.name}: {problem}")
         return _json_records(lines)
     rows = _csv_rows(lines) if suffix == ".csv" else _tsv_rows(lines)
-    return _table_records(lines, rows, columns, needs_label)
+    return _table_records(suffix, lines, rows, columns, needs_label)
+
+
+def _fits(columns: Columns, needs_label: bool, names: Sequence[str]) -> bool:
+    return _missing(names, columns, needs_label) is None
 
 
 def _json_records(lines: _Lines) -> Iterator[_Record | BadRow]:
@@ -399,12 +411,17 @@ _Row = tuple[int, list[str] | str]
 
 
 def _table_records(
-    lines: _Lines, rows: Iterator[_Row], columns: Columns, needs_label: bool
+    suffix: str, lines: _Lines, rows: Iterator[_Row], columns: Columns, needs_label: bool
 ) -> Iterator[_Record | BadRow]:
     start, header = next(rows, (1, None))
     if header is None:
         return
     place = lines.place(start)
+    fits = partial(_fits, columns, needs_label)
+    if isinstance(header, str) or not fits(header):
+        name = Path(lines.name).name
+        if problem := diagnosis.misread_header(lines.latest, name, suffix, fits=fits):
+            raise DataError(f"{place}: {problem}")
     if isinstance(header, str):
         raise DataError(f"{place}: {header}")
     _check_header(place, header, columns, needs_label)
@@ -452,6 +469,8 @@ def _csv_rows(lines: _Lines) -> Iterator[_Row]:
 
 
 def _csv_problem(error: csv.Error, start: int, end: int) -> str:
+    if "new-line character" in str(error):
+        return f"holds a CR outside quotes; quote that text, or if {diagnosis.CR_ALONE}"
     lost = f", which took lines {start} to {end}" if end > start else ""
     return f"broken CSV{lost} ({error}); quote a text that holds a quote, and double that quote"
 
