@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from fastbert import data
 from fastbert.data import (
     BadRow,
     Columns,
@@ -206,6 +207,25 @@ def test_ids_stay_what_they_are(write: Write, value: Any, found: Any) -> None:
     path = write("rows.jsonl", _as_json_lines([{"text": "a", "id": value}]))
 
     assert _rows(path) == [Example(f"{path}:1", "a", id=found)]
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.jsonl", "rows.csv.gz"])
+def test_a_line_without_an_end_is_named_and_never_held(
+    write: Write, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "_LONGEST_LINE", 2**20)
+    start = '{"text": "' if "jsonl" in name else "text\n"
+    path = write(name, start + "a" * 2**24)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"rows\.\S+:[12]: goes on for more than 1 MiB without"):
+        _rows(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**23
+
+
+def test_the_longest_csv_field_fits_into_a_line_of_any_characters() -> None:
+    assert data._LONGEST_CSV_FIELD * len("😀".encode()) <= data._LONGEST_LINE
 
 
 def test_whole_numbers_that_pandas_made_floats_are_whole_again(write: Write) -> None:

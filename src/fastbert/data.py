@@ -25,6 +25,7 @@ from fastbert.errors import DataError, MissingExtraError
 
 # A text may be long; an unclosed quote must not pull the rest of a large file into memory.
 _LONGEST_CSV_FIELD = 16 * 2**20
+_LONGEST_LINE = 64 * 2**20  # bytes: such a field, whatever its characters
 _PARQUET_ROWS_AT_A_TIME = 1024
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -322,7 +323,7 @@ class _Lines(Iterator[str]):
     The lines are those between line feeds, as an editor counts them; a CSV row may take several.
     """
 
-    def __init__(self, name: str, readline: Callable[[], bytes]) -> None:
+    def __init__(self, name: str, readline: Callable[[int], bytes]) -> None:
         self.name = name
         self.number = 0
         self.latest = ""  # line, as it was handed out
@@ -354,10 +355,16 @@ class _Lines(Iterator[str]):
         return self.latest
 
     def _read(self) -> bytes:
+        place = self.place(self.number + 1)
         try:
-            raw = self._readline()
+            raw = self._readline(_LONGEST_LINE + 1)
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{self.place(self.number + 1)}: {_damaged(str(error))}") from error
+            raise DataError(f"{place}: {_damaged(str(error))}") from error
+        if len(raw) > _LONGEST_LINE:  # gzip makes them of a few bytes
+            raise DataError(
+                f"{place}: goes on for more than {_LONGEST_LINE // 2**20} MiB without a line end, "
+                "so it is no row; end each row's line, or leave it out"
+            )
         return raw.removeprefix(_BYTE_ORDER_MARK) if self.number == 0 else raw
 
 
