@@ -590,6 +590,17 @@ def test_labels_unknown_to_training_are_counted_and_located() -> None:
         check_labels(dev, ["y", "x"])
 
 
+@pytest.mark.parametrize(
+    ("training", "other"), [("0", "0.0"), ("1.0", "1"), ("true", "True"), ("good", " Good ")]
+)
+def test_a_label_in_another_spelling_is_called_so(training: str, other: str) -> None:
+    message = rf"; '{training}' is the same in another spelling, write both files alike"
+    with pytest.raises(DataError, match=message):
+        check_labels(_examples(("a", other)), [training, "x"])
+    with pytest.raises(DataError, match=r"label None is not .* \(1 rows\)$"):
+        check_labels([Example("a:1", "a")], [training, "x"])
+
+
 def test_rows_of_dev_that_stand_in_train_are_counted() -> None:
     train = _examples(("a", "0"), ("b", "1"), ("a", "1"))
     dev = _examples(("a", "1"), ("a", "0"), ("c", "0"))

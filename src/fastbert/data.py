@@ -132,13 +132,32 @@ def check_labels(examples: Iterable[Example], labels: Collection[str]) -> None:
     known = frozenset(labels)
     strangers = [example for example in examples if example.label not in known]
     if strangers:
+        first = strangers[0]
         counts = Counter(example.label for example in strangers).most_common(5)
         listed = ", ".join(f"{shown(label)} ({rows} rows)" for label, rows in counts)
         raise DataError(
-            f"{strangers[0].place}: label {shown(strangers[0].label)} is not among the labels of "
+            f"{first.place}: label {shown(first.label)} is not among the labels of "
             f"training, {shown(sorted(known))}; in all {len(strangers)} rows have such labels: "
-            f"{listed}"
+            f"{listed}{_spelling(first.label, known)}"
         )
+
+
+def _spelling(stranger: str | None, known: Collection[str]) -> str:
+    """Say so where a label of training differs in its spelling only."""
+    for label in sorted(known):
+        if stranger is not None and _value(stranger) == _value(label):
+            return (
+                f"; {shown(label)} is the same in another spelling, write both files alike: in "
+                "Parquet and JSON the number 1.0 is read as 1, and true as 'true'"
+            )
+    return ""
+
+
+def _value(label: str) -> float | str:
+    try:
+        return float(label)
+    except ValueError:
+        return label.strip().casefold()
 
 
 def duplicates_between(train: Iterable[Example], dev: Iterable[Example]) -> int:
