@@ -600,8 +600,46 @@ def test_each_row_gets_one_answer_in_its_place(
     assert shown.out == ""
     assert shown.err.splitlines() == [
         f"warning: {source}: 1 of 4 texts are empty",
-        f"error: {source}: 1 of 4 rows could not be read; each says why in `error`",
+        f"error: {source}: 1 of 4 rows have no answer; each says why in `error`",
     ]
+
+
+def test_an_id_is_given_back_where_it_is_json_and_else_counted(
+    trained: Trained, tmp_path: Path, output: Path, capsys: Capture
+) -> None:
+    source = tmp_path / "texts.jsonl"
+    ids = ['{"$oid": "0a"}', "[1, 2]", "0.5", "NaN", "Infinity", '"\\ud83d"', '{"x": NaN}']
+    source.write_text("".join(f'{{"text": "lovely", "id": {row_id}}}\n' for row_id in ids))
+    assert run(["predict", trained.folder, str(source), "--output", str(output)]) == 0
+
+    given = [row.get("id", "none") for row in answers(output.read_text("utf-8"))]
+    assert given == [{"$oid": "0a"}, [1, 2], 0.5, "none", "none", "none", "none"]
+    assert only_line(capsys.readouterr().err) == (
+        f"warning: {source}: 3 of 7 ids are not given back, because JSON cannot hold them, such as "
+        "inf"
+    )
+
+
+def test_an_answer_that_is_no_number_is_an_error_and_never_nan(
+    trained: Trained, texts: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    answer = FastBertClassifier.predict
+
+    def broken(self: FastBertClassifier, *arguments: Any, **options: Any) -> Any:
+        first, *others = answer(self, *arguments, **options)
+        nan = replace(first, probabilities=dict.fromkeys(first.probabilities, float("nan")))
+        return [nan, *others]
+
+    monkeypatch.setattr(FastBertClassifier, "predict", broken)
+    assert run(["predict", trained.folder, str(texts)]) == 1
+    shown = capsys.readouterr()
+    first, *others = shown.out.splitlines()
+    assert json.loads(first)["error"].startswith(f"{texts}:2: the model's answer is not a number")
+    assert len(others) == 12
+    assert "NaN" not in shown.out
+    assert only_line(shown.err) == (
+        f"error: {texts}: 1 of 13 rows have no answer; each says why in `error`"
+    )
 
 
 def test_pipes_give_the_answers_of_files(

@@ -209,6 +209,115 @@ def test_ids_stay_what_they_are(write: Write, value: Any, found: Any) -> None:
     assert _rows(path) == [Example(f"{path}:1", "a", id=found)]
 
 
+@pytest.mark.parametrize("value", [{"$oid": "0a"}, [1, 2], 0.5, True, "a\ud83d"])
+def test_an_id_of_any_type_is_read_and_makes_no_row_a_bad_one(write: Write, value: Any) -> None:
+    path = write("rows.jsonl", json.dumps({"text": "a", "label": "x", "id": value}))
+
+    for needs_label in (True, False):
+        (row,) = load_examples(path, COLUMNS, needs_label=needs_label)
+        assert row.id == value
+
+
+def test_ids_of_parquet_that_python_cannot_hold_are_no_bad_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    columns = {
+        "nanoseconds": pyarrow.array([1], pyarrow.timestamp("ns")),
+        "year 300,000": pyarrow.array([9_400_000_000_000], pyarrow.timestamp("s")),
+        "not UTF-8": pyarrow.array([b"caf\xe9"]).view(pyarrow.string()),
+        "bytes": pyarrow.array([b"\0"]),
+    }
+    for ids in columns.values():
+        parquet.write_table(pyarrow.table({"text": ["a"], "id": ids}), path)
+        assert [row.text for row in load_examples(path, COLUMNS, needs_label=False)] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.parquet"])
+def test_two_columns_of_ids_are_a_warning_and_no_ids(
+    write: Write, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if name == "rows.parquet":
+        twice = pyarrow.table([["a"], ["1"], ["2"]], names=["text", "id", "id"])
+        out = io.BytesIO()
+        parquet.write_table(twice, out)
+        path = write(name, out.getvalue())
+    else:
+        path = write(name, FORMATS[name]([{"text": "a", "id": "1", "ID": "2"}]).replace("ID", "id"))
+
+    (row,) = _rows(path)
+    assert isinstance(row, Example)
+    assert (row.text, row.id) == ("a", None)
+    [warning] = caplog.messages
+    assert "2 columns are called 'id', so no id is read" in warning
+
+
+def test_labels_that_are_not_needed_are_not_even_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    label = pyarrow.array([b"caf\xe9"]).view(pyarrow.string())
+    parquet.write_table(pyarrow.table({"text": ["a"], "label": label}), path)
+
+    assert [type(row) for row in _rows(path)] == [Example]
+    assert _one_bad(path).error == "column 'label' is not UTF-8 (byte 0xe9); write the file anew"
+    twice = path.with_name("rows.csv")
+    twice.write_text("text,label,label\na,1,2\n")
+    assert [type(row) for row in _rows(twice)] == [Example]
+
+
+@pytest.mark.parametrize("null", [None, float("nan")])
+def test_a_pair_that_is_null_is_a_single_text(write: Write, null: float | None) -> None:
+    table = [{"text": "a", "text_pair": ""}, {"text": "a", "text_pair": null}]
+    lines = write("rows.jsonl", _as_json_lines([*table, {"text": "a"}]))
+    assert [row.text_pair for row in load_examples(lines, COLUMNS, needs_label=False)] == [
+        "", None, None
+    ]  # fmt: skip
+
+    table[1]["text_pair"] = None  # a column of Parquet has one type
+    path = write("rows.parquet", _as_parquet(table))
+    assert [row.text_pair for row in load_examples(path, COLUMNS, needs_label=False)] == ["", None]
+    asked_for = Columns(pair="text_pair ")
+    (row,) = load_examples(write("a.jsonl", '{"text": "a", "text_pair ": null}'), asked_for,
+                           needs_label=False)  # fmt: skip
+    assert row.content == "a"
+
+
+def _with_class_names(labels: list[int | None], feature: object) -> bytes:
+    out = io.BytesIO()
+    table = pyarrow.table({"text": [f"text {n}" for n in range(len(labels))], "label": labels})
+    metadata = json.dumps({"info": {"features": {"label": feature}}})
+    parquet.write_table(table.replace_schema_metadata({"huggingface": metadata}), out)
+    return out.getvalue()
+
+
+def test_class_numbers_of_hugging_face_parquet_are_read_as_their_names(write: Write) -> None:
+    feature = {"names": ["negative", "positive"], "_type": "ClassLabel"}
+    path = write("rows.parquet", _with_class_names([1, 0, -1, None, 2], feature))
+
+    rows = _rows(path, needs_label=True)
+    assert [row.label if isinstance(row, Example) else row.error for row in rows] == [
+        "positive",
+        "negative",
+        "column 'label' is empty; give every row a label",  # how datasets writes it
+        "column 'label' is empty; give every row a label",
+        "2",
+    ]
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        {"dtype": "int64", "_type": "Value"},
+        {"feature": {"names": ["a", "b"], "_type": "ClassLabel"}, "_type": "Sequence"},
+        {"names": [1, 2], "_type": "ClassLabel"},
+        {"names": None, "_type": "ClassLabel"},
+        None,
+        "int64",
+    ],
+)
+def test_class_numbers_without_names_stay_numbers(write: Write, feature: object) -> None:
+    path = write("rows.parquet", _with_class_names([1, 0], feature))
+
+    assert [row.label for row in load_examples(path, COLUMNS, needs_label=True)] == ["1", "0"]
+
+
 @pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.jsonl", "rows.csv.gz"])
 def test_a_line_without_an_end_is_named_and_never_held(
     write: Write, name: str, monkeypatch: pytest.MonkeyPatch
@@ -426,7 +535,7 @@ def test_bad_rows_of_parquet_are_named(tmp_path: Path) -> None:
     assert [row.place for row in rows] == [f"{path}:{n}" for n in (1, 2, 3, 4)]
     assert [type(row) for row in rows] == [Example, BadRow, BadRow, Example]
     errors = [row.error for row in rows if isinstance(row, BadRow)]
-    assert errors[0].startswith("is not UTF-8")
+    assert errors[0] == "column 'text' is not UTF-8 (byte 0xe9); write the file anew"
     assert errors[1].startswith("column 'text' is null")
 
 

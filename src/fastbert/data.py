@@ -9,6 +9,7 @@ a few rows are held at a time. What ends a whole stream (a missing column, damag
 import csv
 import gzip
 import json
+import logging
 import re
 import sys
 import zlib
@@ -23,6 +24,8 @@ from typing import Any
 from fastbert import diagnosis
 from fastbert.errors import DataError, MissingExtraError
 
+logger = logging.getLogger(__name__)
+
 # A text may be long; an unclosed quote must not pull the rest of a large file into memory.
 _LONGEST_CSV_FIELD = 16 * 2**20
 _LONGEST_LINE = 64 * 2**20  # bytes: such a field, whatever its characters
@@ -35,7 +38,7 @@ class Columns:
     """The names of a file's columns.
 
     The pair and id columns are read where the file has them; a pair column with another than the
-    default name was asked for, so it must be there.
+    default name was asked for, so it must be there. No id makes a row a bad one.
     """
 
     text: str = "text"
@@ -46,13 +49,21 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A row that can be used; `place` is "file:line", or the number of the row in Parquet."""
+    """A row that can be used.
+
+    Args:
+        place: "file:line", or in Parquet "file:row".
+        text: The text.
+        text_pair: The second text of a pair.
+        label: The label, where one was asked for.
+        id: What the file has as the row's id, of whatever type.
+    """
 
     place: str
     text: str
     text_pair: str | None = None
     label: str | None = None
-    id: str | int | None = None
+    id: object = None
 
     @property
     def content(self) -> str | tuple[str, str]:
@@ -66,7 +77,7 @@ class BadRow:
 
     place: str
     error: str
-    id: str | int | None = None
+    id: object = None
 
 
 def read_rows(
@@ -192,13 +203,13 @@ class _CellError(Exception):
 
 def _example(record: _Record, columns: Columns, needs_label: bool) -> Example | BadRow:
     cells = record.cells
-    row_id: str | int | None = None
+    row_id = _whole(cells.get(columns.id))
     try:
-        row_id = _id(cells, columns.id)
         if problem := _missing(cells, columns, needs_label):
             raise _CellError(problem)
         text = _text(cells, columns.text)
-        text_pair = _text(cells, columns.pair) if columns.pair in cells else None
+        has_pair = _whole(cells.get(columns.pair)) is not None  # Parquet cannot leave it out
+        text_pair = _text(cells, columns.pair) if has_pair else None
         label = _label(cells, columns.label) if needs_label else None
     except _CellError as error:
         return BadRow(record.place, str(error), row_id)
@@ -222,9 +233,7 @@ def _text(cells: Mapping[str, object], column: str) -> str:
     value = cells[column]
     if value is None:
         raise _CellError(f"column {column!r} is null; write an empty text as an empty string")
-    if not isinstance(value, str):
-        raise _CellError(f"column {column!r} must be a string, got {_kind(value)}")
-    return _checked(value, column)
+    return _checked(value, column, "a string")
 
 
 def _label(cells: Mapping[str, object], column: str) -> str:
@@ -235,18 +244,7 @@ def _label(cells: Mapping[str, object], column: str) -> str:
         return str(value)
     if value is None or value == "":
         raise _CellError(f"column {column!r} is empty; give every row a label")
-    if not isinstance(value, str):
-        raise _CellError(f"column {column!r} must be a string or an integer, got {_kind(value)}")
-    return _checked(value, column)
-
-
-def _id(cells: Mapping[str, object], column: str) -> str | int | None:
-    value = _whole(cells.get(column))
-    if value is None or isinstance(value, int):
-        return value
-    if not isinstance(value, str):
-        raise _CellError(f"column {column!r} must be a string or an integer, got {_kind(value)}")
-    return _checked(value, column)
+    return _checked(value, column, "a string or an integer")
 
 
 def _whole(value: object) -> object:
@@ -258,7 +256,11 @@ def _whole(value: object) -> object:
     return int(value) if value.is_integer() else value
 
 
-def _checked(value: str, column: str) -> str:
+def _checked(value: object, column: str, wanted: str) -> str:
+    if isinstance(value, bytes) and (problem := diagnosis.encoding_advice(value)):
+        raise _CellError(f"column {column!r} {problem.partition(';')[0]}; write the file anew")
+    if not isinstance(value, str):
+        raise _CellError(f"column {column!r} must be {wanted}, got {_kind(value)}")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -450,7 +452,7 @@ def _table_records(
             raise DataError(f"{place}: {problem}")
     if isinstance(header, str):
         raise DataError(f"{place}: {header}")
-    _check_header(place, header, columns, needs_label)
+    ignored = _check_header(place, header, columns, needs_label)
     for start, fields in rows:
         place = lines.place(start)
         if isinstance(fields, str):
@@ -462,15 +464,29 @@ def _table_records(
                 "text that holds a comma, in TSV a text cannot hold a tab",
             )
         else:
-            yield _Record(place, dict(zip(header, fields, strict=True)))
+            cells = zip(header, fields, strict=True)
+            yield _Record(place, {name: cell for name, cell in cells if name not in ignored})
 
 
-def _check_header(place: str, names: Sequence[str], columns: Columns, needs_label: bool) -> None:
+def _check_header(
+    place: str, names: Sequence[str], columns: Columns, needs_label: bool
+) -> frozenset[str]:
+    """Refuse a header without the needed columns, each once; return names to be ignored.
+
+    A second column of ids says nothing about a row, and so do the labels where none are needed.
+    """
     if problem := _missing(names, columns, needs_label):
         raise DataError(f"{place}: {problem}")
-    for name in (columns.text, columns.pair, columns.label, columns.id):
-        if names.count(name) > 1:
+    needed = {columns.text, columns.pair, *([columns.label] if needs_label else [])}
+    for name in (columns.text, columns.pair, columns.label):
+        if name in needed and names.count(name) > 1:
             raise DataError(f"{place}: {names.count(name)} columns are called {name!r}; rename one")
+    if columns.id in needed or names.count(columns.id) < 2:
+        return frozenset()
+    logger.warning(
+        "%s: %d columns are called %r, so no id is read", place, names.count(columns.id), columns.id
+    )
+    return frozenset([columns.id])
 
 
 def _csv_rows(lines: _Lines) -> Iterator[_Row]:
@@ -523,21 +539,51 @@ def _parquet_records(path: Path, columns: Columns, needs_label: bool) -> Iterato
     try:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            _check_header(str(path), names, columns, needs_label)
-            wanted = {columns.text, columns.pair, columns.label, columns.id}
+            ignored = _check_header(str(path), names, columns, needs_label)
+            wanted = {columns.text, columns.pair, columns.id} - ignored
+            wanted |= {columns.label} if needs_label else set()
+            classes = _class_names(file.schema_arrow.metadata, columns.label)
             batches = file.iter_batches(
                 _PARQUET_ROWS_AT_A_TIME, columns=[name for name in names if name in wanted]
             )
             for batch in batches:
                 for row in range(batch.num_rows):
                     number += 1
-                    yield _parquet_record(f"{path}:{number}", batch, row)
+                    cells = {name: _parquet_cell(batch[name][row]) for name in batch.schema.names}
+                    if classes and columns.label in cells:
+                        cells[columns.label] = _class_name(cells[columns.label], classes)
+                    yield _Record(f"{path}:{number}", cells)
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}:{number + 1}: {_damaged(' '.join(str(error).split()))}") from error
 
 
-def _parquet_record(place: str, batch: Any, row: int) -> _Record | BadRow:
+def _parquet_cell(scalar: Any) -> object:
+    """Return the Python value, or what holds the place of one that Python has not got.
+
+    Text that is not UTF-8 stays bytes. A time in nanoseconds or a year 300,000 stays as it is.
+    """
     try:
-        return _Record(place, {name: batch[name][row].as_py() for name in batch.schema.names})
+        return scalar.as_py()
     except UnicodeDecodeError as error:
-        return BadRow(place, f"is not UTF-8 ({error}); write the file anew from valid text")
+        return error.object
+    except (ValueError, OverflowError):
+        return scalar
+
+
+def _class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> list[str] | None:
+    """Return the names of a column of class numbers, as Hugging Face datasets writes them."""
+    try:
+        feature = json.loads((metadata or {})[b"huggingface"])["info"]["features"][column]
+        names = feature["names"] if feature["_type"] == "ClassLabel" else None
+    except (KeyError, TypeError, ValueError):
+        return None
+    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return names if named else None
+
+
+def _class_name(number: object, names: Sequence[str]) -> object:
+    if not isinstance(number, int):
+        return number
+    if number == -1:  # datasets' way to write that there is none
+        return None
+    return names[number] if 0 <= number < len(names) else number

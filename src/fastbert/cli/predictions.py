@@ -7,15 +7,17 @@ was there before.
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any, BinaryIO
 
 from tqdm.auto import tqdm
 
-from fastbert.classifier import FastBertClassifier
+from fastbert.classifier import FastBertClassifier, Prediction
 from fastbert.criteria import ExitCriterion
 from fastbert.data import BadRow, Columns, Example, count_empty, read_rows, source_name
 from fastbert.errors import DataError, FastBertError
@@ -53,7 +55,8 @@ def predict_file(
         FastBertError: All rows are written, some of them as an `error`.
         ValueError: `output` is no place for a file.
     """
-    rows = bad = empty = 0
+    rows = bad = empty = lost = 0
+    lost_id: object = None
     damage: DataError | None = None
     with (
         _destination(output, source) as file,
@@ -62,11 +65,13 @@ def predict_file(
         try:
             for chunk in _chunks(read_rows(source, columns, needs_label=False)):
                 for answer in _answers(classifier, chunk, criterion, batch_size):
-                    file.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
+                    file.write(_json(answer) + b"\n")
+                    bad += "error" in answer
                 file.flush()
                 bar.update(len(chunk))
                 rows += len(chunk)
-                bad += sum(isinstance(row, BadRow) for row in chunk)
+                lost_ids = [row.id for row in chunk if not _is_json(row.id)]
+                lost, lost_id = lost + len(lost_ids), next(iter(lost_ids), lost_id)
                 empty += count_empty(row for row in chunk if isinstance(row, Example))
         except DataError as error:
             if not rows:
@@ -74,12 +79,16 @@ def predict_file(
             damage = error
     if empty:
         logger.warning("%s: %d of %d texts are empty", source_name(source), empty, rows)
+    if lost:
+        logger.warning(
+            "%s: %d of %d ids are not given back, because JSON cannot hold them, such as %s",
+            source_name(source), lost, rows, shown(lost_id),
+        )  # fmt: skip
     if damage:
         raise DataError(f"{damage}; the {rows} rows before it are written") from damage
     if bad:
         raise FastBertError(
-            f"{source_name(source)}: {bad} of {rows} rows could not be read; "
-            "each says why in `error`"
+            f"{source_name(source)}: {bad} of {rows} rows have no answer; each says why in `error`"
         )
 
 
@@ -107,17 +116,39 @@ def _answers(
     texts = [row.content for row in rows if isinstance(row, Example)]
     predictions = iter(classifier.predict(texts, criterion, batch_size))
     for row in rows:
-        name = {} if row.id is None else {"id": row.id}
+        name = {} if row.id is None or not _is_json(row.id) else {"id": row.id}
         if isinstance(row, BadRow):
             yield name | {"error": f"{row.place}: {row.error}"}
         else:
-            answer = next(predictions)
-            yield name | {
-                "label": answer.label,
-                "score": answer.score,
-                "uncertainty": answer.uncertainty,
-                "exit_layer": answer.exit_layer,
-            }
+            yield name | _answer(row, next(predictions))
+
+
+def _answer(row: Example, prediction: Prediction) -> dict[str, Any]:
+    """Return what is written about a text; an answer of a broken model is none."""
+    if not math.isfinite(prediction.score):
+        return {
+            "error": f"{row.place}: the model's answer is not a number; its weights are broken, or "
+            "too large for the precision it runs in"
+        }
+    return {
+        "label": prediction.label,
+        "score": prediction.score,
+        "uncertainty": prediction.uncertainty,
+        "exit_layer": prediction.exit_layer,
+    }
+
+
+def _is_json(value: object) -> bool:
+    """Return whether JSON can say a value; NaN and infinity it cannot."""
+    try:
+        _json(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
 
 
 @contextmanager
