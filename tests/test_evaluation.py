@@ -13,7 +13,7 @@ from fastbert.classifier import FastBertClassifier
 from fastbert.criteria import EntropyCriterion, ThresholdCriterion
 from fastbert.data import Example
 from fastbert.drift import compare
-from fastbert.errors import FolderError
+from fastbert.errors import DataError, FolderError
 from fastbert.evaluation import Evaluation, drift_of, evaluate, stage_times
 from fastbert.goals import TIMED_PARTS, StageTimes
 from fastbert.processor import processor_name
@@ -68,6 +68,17 @@ def test_a_class_that_is_never_answered_does_no_harm(classifier: FastBertClassif
     [evaluation] = evaluate(classifier, rows, [0.0])
     assert evaluation.accuracy == 0.5
     assert evaluation.macro_f1 == pytest.approx((2 / 3 + 0) / 2)
+
+
+@pytest.mark.parametrize("label", ["unheard-of", None])
+def test_a_label_that_the_classifier_does_not_have_is_named(
+    classifier: FastBertClassifier, label: str | None
+) -> None:
+    rows = [*examples(3), Example("made:4", "text", label=label)]
+    with pytest.raises(DataError, match=rf"^made:4: label {label!r} is not among the labels"):
+        evaluate(classifier, rows, [0.5])
+    with pytest.raises(ValueError, match="at least one labelled text"):
+        evaluate(classifier, [], [0.5])
 
 
 def test_no_row_is_dropped_or_run_twice(classifier: FastBertClassifier) -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from fastbert.classifier import FastBertClassifier, Text
 from fastbert.criteria import EntropyCriterion, ExitCriterion, ThresholdCriterion
-from fastbert.data import Example
+from fastbert.data import Example, check_labels
 from fastbert.drift import Drift, compare
 from fastbert.engine import ExitResult
 from fastbert.goals import Goal, OperatingPoint, StageTimes, macro_f1
@@ -82,10 +82,17 @@ def evaluate(
         speeds: Thresholds from 0 (every layer) to 1, what `speed_for` returned, or None for the
             folder's default.
         batch_size: Texts computed together; it changes the time and nothing else.
+
+    Raises:
+        DataError: A label is not one of the classifier's.
+        ValueError: There are no texts.
     """
+    if not examples:
+        raise ValueError("examples must be at least one labelled text, got none")
+    check_labels(examples, classifier.labels)
     texts = [example.content for example in examples]
     numbers = {label: number for number, label in enumerate(classifier.labels)}
-    truth = np.array([numbers[example.label or ""] for example in examples])
+    truth = np.array([numbers[str(example.label)] for example in examples])
     lengths = np.array([len(tokens.ids) for tokens in classifier.encode(texts)])
     classifier.predict(texts[:batch_size], 0.0, batch_size)  # first calls are slower
 

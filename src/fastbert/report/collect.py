@@ -10,7 +10,7 @@ import numpy as np
 
 from fastbert.calibration_record import record_facts
 from fastbert.classifier import FastBertClassifier
-from fastbert.data import Example
+from fastbert.data import Example, check_labels
 from fastbert.errors import CalibrationError, DataError
 from fastbert.evaluation import evaluate
 from fastbert.goals import AnsweredRows, Calibration, Goal, OperatingPoint
@@ -95,6 +95,7 @@ def _truth(classifier: FastBertClassifier, examples: Sequence[Example]) -> np.nd
     labels = [example.label for example in examples]
     if None in labels:
         return None
+    check_labels(examples, classifier.labels)
     return np.array([classifier.labels.index(str(label)) for label in labels])
 
 
