@@ -11,6 +11,7 @@ from fastbert.errors import (
     BackboneError,
     CalibrationError,
     DataError,
+    ExportError,
     FastBertError,
     FolderError,
     MissingExtraError,
@@ -19,34 +20,59 @@ from fastbert.errors import (
 
 if TYPE_CHECKING:
     from fastbert.classifier import FastBertClassifier, Prediction
-    from fastbert.evaluation import evaluate
-    from fastbert.recipes import distill, train
+    from fastbert.data import Columns, Example, load_examples
+    from fastbert.evaluation import Evaluation, evaluate
+    from fastbert.folder import StudentLayout
+    from fastbert.goals import Calibration, Goal, OperatingPoint
+    from fastbert.recipes import StudentSettings, distill, train
+    from fastbert.training.stage import StageSettings
 
     __version__: str
 
+_LOADED_WHEN_ASKED = {
+    "Calibration": "fastbert.goals",
+    "Columns": "fastbert.data",
+    "Evaluation": "fastbert.evaluation",
+    "Example": "fastbert.data",
+    "FastBertClassifier": "fastbert.classifier",
+    "Goal": "fastbert.goals",
+    "OperatingPoint": "fastbert.goals",
+    "Prediction": "fastbert.classifier",
+    "StageSettings": "fastbert.training.stage",
+    "StudentLayout": "fastbert.folder",
+    "StudentSettings": "fastbert.recipes",
+    "distill": "fastbert.recipes",
+    "evaluate": "fastbert.evaluation",
+    "load_examples": "fastbert.data",
+    "train": "fastbert.recipes",
+}
+
 __all__ = [
     "BackboneError",
+    "Calibration",
     "CalibrationError",
+    "Columns",
     "DataError",
+    "Evaluation",
+    "Example",
+    "ExportError",
     "FastBertClassifier",
     "FastBertError",
     "FolderError",
+    "Goal",
     "MissingExtraError",
+    "OperatingPoint",
     "Prediction",
+    "StageSettings",
+    "StudentLayout",
+    "StudentSettings",
     "TrainingError",
     "__version__",
     "distill",
     "evaluate",
+    "load_examples",
     "train",
 ]
-
-_LOADED_WHEN_ASKED = {
-    "FastBertClassifier": "fastbert.classifier",
-    "Prediction": "fastbert.classifier",
-    "distill": "fastbert.recipes",
-    "evaluate": "fastbert.evaluation",
-    "train": "fastbert.recipes",
-}
 
 
 def __getattr__(name: str) -> Any:
