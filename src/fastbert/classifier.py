@@ -32,6 +32,7 @@ from fastbert.criteria import (
 )
 from fastbert.engine import ExitBackend, ExitResult, classify, record
 from fastbert.errors import CalibrationError, FolderError, MissingExtraError
+from fastbert.extras import needs_extra
 from fastbert.folder import EarlyExitConfig, ModelFolder, copy_folder, lies_here, open_folder
 from fastbert.goals import (
     DEFAULT_GOAL,
@@ -244,6 +245,7 @@ class FastBertClassifier:
 
         Raises:
             CalibrationError: There are too few texts, or a class has none.
+            MissingExtraError: A learned measure is fitted by scikit-learn.
             ValueError: A label is not one of the classifier's, or the measure is unknown.
         """
         if isinstance(measure, str) and measure not in MEASURES:
@@ -251,12 +253,13 @@ class FastBertClassifier:
         tokens = self.encode(texts)
         truth = None if labels is None else self._truth(list(labels), len(tokens))
         check_enough(len(tokens))  # before the model runs for minutes
+        if measure == "learned":
+            with needs_extra("train", "fitting a learned measure"):
+                from fastbert.learned import fit_learned_exit
         recorded = self._record(tokens, batch_size)
         lengths = np.array([len(row.ids) for row in tokens])
         fitted = None
         if measure == "learned":
-            from fastbert.learned import fit_learned_exit
-
             fitted = np.random.default_rng(0).random(len(tokens)) < FITTING_SHARE
             measure = fit_learned_exit(RecordedExits(recorded.recorded[:, fitted]))
         elif isinstance(measure, str):

@@ -22,7 +22,8 @@ from reprlib import repr as shown  # cuts what is long
 from typing import Any
 
 from fastbert import diagnosis
-from fastbert.errors import DataError, MissingExtraError
+from fastbert.errors import DataError
+from fastbert.extras import needs_extra
 
 logger = logging.getLogger(__name__)
 
@@ -528,13 +529,9 @@ def _tsv_rows(lines: _Lines) -> Iterator[_Row]:
 
 
 def _parquet_records(path: Path, columns: Columns, needs_label: bool) -> Iterator[_Record | BadRow]:
-    try:
+    with needs_extra("train", f"{path}: reading Parquet"):
         import pyarrow
         from pyarrow import parquet
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{path}: reading Parquet needs pyarrow: pip install 'fastbert-kit[train]'"
-        ) from error
     number = 0
     try:
         with parquet.ParquetFile(path) as file:

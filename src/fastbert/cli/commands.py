@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from fastbert.data import Columns, Example, check_labels, count_empty, load_examples
+from fastbert.extras import needs_extra
 
 if TYPE_CHECKING:
     from fastbert.classifier import FastBertClassifier
@@ -323,6 +324,7 @@ def fastbert(
 
 
 @app.command()
+@needs_extra("train", "training")
 def train(
     texts: Annotated[Path, typer.Argument(metavar="TRAIN", help="File of labelled texts.")],
     dev: Annotated[
@@ -432,6 +434,7 @@ def train(
 
 
 @app.command()
+@needs_extra("train", "training")
 def distill(
     checkpoint: Annotated[
         str,
@@ -704,6 +707,7 @@ def calibrate(
 
 
 @app.command()
+@needs_extra("export", "an export")
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Model folder; it is written to.")],
     runtime: Annotated[
@@ -760,6 +764,7 @@ def export(
 
 
 @app.command()
+@needs_extra("export", "the bench")
 def bench(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Model folder.")],
     texts: Annotated[Path, typer.Argument(metavar="DATA", help="File of texts, labelled or not.")],
@@ -846,6 +851,7 @@ def bench(
 
 
 @app.command()
+@needs_extra("report", "a report")
 def report(
     folder: Model,
     output: Annotated[
@@ -877,14 +883,14 @@ def report(
 
     The page needs nothing else and can be passed on; with --data it quotes some of the texts.
     """
+    from fastbert.report.collect import collect
+    from fastbert.report.page import write_report
+
     columns = Columns(text_column, pair_column, label_column)
     examples = None if data is None else _read(data, columns, labeled=not unlabeled)
     classifier = _load(folder)
     if examples and not unlabeled:
         check_labels(examples, classifier.labels)
-    from fastbert.report.collect import collect
-    from fastbert.report.page import write_report
-
     write_report(collect(classifier, Path(folder).name, examples), output, figures)
     print(output)
 
@@ -919,6 +925,7 @@ def inspect(
 
 
 @app.command()
+@needs_extra("demo", "the demo")
 def demo(
     output: Output = Path("fastbert-demo"),
     model: Annotated[

@@ -23,6 +23,7 @@ from fastbert.export.int8 import quantised
 from fastbert.export.parity import compare, refuse_beyond_bar
 from fastbert.export.sample import SAMPLE_TEXTS
 from fastbert.export.stages import stage_models
+from fastbert.extras import needs_extra
 from fastbert.folder import (
     ADAPTIVE_FILE,
     MANIFEST_FILE,
@@ -158,11 +159,13 @@ def _write_onnx(stage: ModelProto, path: Path) -> None:
 
 
 def _write_openvino(stage: ModelProto, path: Path, precision: Precision) -> None:
-    import openvino
+    with needs_extra("export", "an export for OpenVINO"):
+        import openvino
 
     converted = openvino.Core().read_model(stage.SerializeToString())
     if precision == "int8":
-        with redirect_stdout(StringIO()):  # where nncf draws tables; it notes stdout when imported
+        # Where nncf draws tables; it notes stdout when imported.
+        with redirect_stdout(StringIO()), needs_extra("export", "int8 for OpenVINO"):
             import nncf
 
             converted = nncf.compress_weights(converted, mode=nncf.CompressWeightsMode.INT8_SYM)
