@@ -21,6 +21,15 @@ FINE_TUNING = StageSettings(epochs=3, learning_rate=2e-5)
 class FineTuneTrainer(Trainer):
     """The Trainer, less the row numbers that only distillation needs."""
 
+    def __init__(self, **kwargs: Any) -> None:
+        """Say that no loss is divided by the rows of a whole accumulation.
+
+        The Trainer takes it from a classifier's `**kwargs` that the model does so, and leaves out
+        its own division by the number of batches.
+        """
+        super().__init__(**kwargs)
+        self.model_accepts_loss_kwargs = False
+
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any
     ) -> Any:
