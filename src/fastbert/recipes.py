@@ -286,7 +286,8 @@ class Run:
                 f"{checkpoint}: reads at most {model.backbone.max_length} tokens, "
                 f"max_length is {max_length}"
             )
-        AutoTokenizer.from_pretrained(checkpoint).save_pretrained(self.folder / "tokenizer")
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        tokenizer.save_pretrained(self.folder / "tokenizer")
         return TextEncoder.from_folder(self.folder / "tokenizer", max_length)
 
     def has_teacher(self, model: FastBertModel) -> bool:

@@ -62,6 +62,7 @@ def _pipelines(folder: ModelFolder, threads: int) -> Iterator[Contender]:
         tokenizer=str(folder.path),
         device="cpu",
         dtype=torch.float32,
+        trust_remote_code=False,
     )
     numbers = {label: number for number, label in enumerate(folder.config.labels)}
     given = partial(_ask_pipeline, pipe, numbers, folder.config.max_length)
