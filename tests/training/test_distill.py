@@ -1,8 +1,13 @@
 """Stage 2: the divergence of the paper, and what may and may not change."""
 
-from collections.abc import Sequence
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +19,7 @@ from fastbert.calibration import RecordedExits
 from fastbert.criteria import EntropyCriterion
 from fastbert.data import Example
 from fastbert.engine import record
+from fastbert.errors import TrainingError
 from fastbert.folder import StudentLayout
 from fastbert.nn.backend import TorchBackend, batch_tensors
 from fastbert.nn.model import FastBertModel
@@ -135,7 +141,7 @@ def test_the_cache_teaches_what_the_backbone_does(encoder: TextEncoder, tmp_path
         {**batch_tensors(encoder.collate([tokens[row] for row in rows])), "row": torch.tensor(rows)}
         for rows in order
     ]
-    cache = HiddenCache.build(model, batches, lengths, tmp_path, bf16=False)
+    cache = HiddenCache.build(model, batches, lengths, tmp_path, identity="its", bf16=False)
 
     wanted = [6, 3, 1]
     batch = batch_tensors(encoder.collate([tokens[row] for row in wanted]))
@@ -156,6 +162,89 @@ def test_students_learn_from_the_cache_too(encoder: TextEncoder, tmp_path: Path)
     run(cached, encoder, tmp_path / "cached", cache=True)
     for name, tensor in live.students.state_dict().items():
         torch.testing.assert_close(cached.students.state_dict()[name], tensor, atol=0.05, rtol=0.05)
+
+
+def change_a_text(model: FastBertModel, texts: list[Example]) -> None:
+    texts[3] = replace(texts[3], text="word1 word2")
+
+
+def change_a_weight(model: FastBertModel, texts: list[Example]) -> None:
+    with torch.no_grad():
+        next(model.teacher.parameters())[3, 0] += 1
+
+
+@pytest.mark.parametrize("change", [None, change_a_text, change_a_weight])
+def test_a_cache_serves_the_weights_and_texts_it_was_made_of_alone(
+    change: Callable[[FastBertModel, list[Example]], None] | None,
+    encoder: TextEncoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # Only the cache is of interest, so no stage is run.
+    monkeypatch.setattr("fastbert.training.distill.run_stage", lambda *_, **__: [])
+    run(fresh_model(), encoder, tmp_path, cache=True)
+    built: list[Path] = []
+    build = HiddenCache.build
+    monkeypatch.setattr(
+        HiddenCache, "build", lambda *args, **rest: built.append(args[3]) or build(*args, **rest)
+    )
+    model, texts = fresh_model(), examples(40)
+    if change is not None:
+        change(model, texts)
+    dev = examples(10, seed=1)
+    distill(
+        model, encoder, lambda: texts, 40, dev, tmp_path, SETTINGS, cache_hidden_states=True
+    )  # fmt: skip
+    assert bool(built) == (change is not None)
+    assert ("is of other texts or weights" in caplog.text) == (change is not None)
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def no_such_call(*_: object) -> None:
+    raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+
+@pytest.mark.parametrize("reserve", [full_disk, no_such_call])
+def test_a_disk_too_small_for_the_cache_is_refused_with_what_it_needs(
+    reserve: Callable[..., None],
+    encoder: TextEncoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", reserve)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1234))
+    with pytest.raises(TrainingError, match=r"hidden\.npy: .* need [\d,]+ bytes, .* 1,234 free"):
+        run(fresh_model(), encoder, tmp_path, cache=True)
+    assert not (tmp_path / "hidden.npy").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a disk of its own that has 24 kB left."""
+    mount, place = shutil.which("mount"), tmp_path / "disk"
+    place.mkdir()
+    if mount is None or os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root; the simulated full disk is tested anyway")
+    made = subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=1m", "none", str(place)], capture_output=True
+    )
+    if made.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {made.stderr.decode().strip()}")
+    (place / "other").write_bytes(bytes(1000 * 1024))
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_disk_that_is_really_full_does_not_kill_the_process(
+    encoder: TextEncoder, small_disk: Path
+) -> None:
+    with pytest.raises(TrainingError, match=r"hidden\.npy: .* the disk has 24,576 free"):
+        run(fresh_model(), encoder, small_disk, cache=True)
+    assert [path.name for path in small_disk.iterdir()] == ["other"]
 
 
 def test_fewer_texts_than_a_batch_still_train(encoder: TextEncoder, tmp_path: Path) -> None:

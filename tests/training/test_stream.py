@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fastbert.text import TextEncoder
+from fastbert.training import stream as training_stream
 from fastbert.training.stream import ExampleStream, collator
 from tests.tiny_data import LABELS, examples, tiny_tokenizer
 
@@ -45,6 +46,20 @@ def test_the_order_depends_on_seed_and_epoch_alone(encoder: TextEncoder) -> None
     assert rows_of(stream(encoder)) == first
     assert rows_of(stream(encoder, epoch=1)) != first
     assert rows_of(stream(encoder, seed=8)) != first
+
+
+def test_each_window_is_shuffled_by_itself_and_no_row_is_lost_between_them(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = 40  # two and a half of them
+    monkeypatch.setattr(training_stream, "WINDOW", window)
+    rows = rows_of(stream(encoder))
+    for start in range(0, ROWS, window):
+        expected = list(range(start, min(start + window, ROWS)))
+        assert sorted(rows[start : start + window]) == expected
+        assert rows[start : start + window] != expected
+    assert rows_of(stream(encoder)) == rows
+    assert rows_of(stream(encoder, seed=None)) == list(range(ROWS))
 
 
 def test_the_callers_texts_and_random_numbers_are_left_alone(encoder: TextEncoder) -> None:

@@ -4,6 +4,7 @@ One pass of the frozen backbone feeds all students. The teacher runs without dro
 soft labels are those it will give in use.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
@@ -135,7 +136,7 @@ def distill(
         settings: Epochs, learning rate and the like; the paper's by default.
         direction: Which divergence is minimised.
         cache_hidden_states: Run the backbone once and keep what the students read on disk. A cache
-            that lies in `folder` already is taken for this model's and these texts'.
+            that lies in `folder` already is used if it was made of these weights and texts.
         resume: Go on from the last whole checkpoint.
 
     Returns:
@@ -152,11 +153,9 @@ def distill(
     )
     model.requires_grad_(False).eval()
     students = Students(model.students).requires_grad_(True)
-    teach: Callable[..., Lesson] = partial(_teach, model, settings.bf16)
+    teach: Callable[..., Lesson] = partial(_teach, model, settings.computes_bf16)
     if cache_hidden_states:
-        cache = HiddenCache.load(folder)
-        cache = cache or _build_cache(model, [train_stream, dev_stream], folder, settings)
-        teach = cache.teach
+        teach = _cache(model, [train_stream, dev_stream], folder, settings).teach
     history = run_stage(
         partial(DistillTrainer, teach=teach, direction=direction),
         students,
@@ -200,20 +199,29 @@ def _teach(model: FastBertModel, bf16: bool, row: Tensor, **tokens: Tensor) -> L
         return model.to(row.device).teach(**tokens)
 
 
-def _build_cache(
+def _cache(
     model: FastBertModel,
     streams: Sequence[ExampleStream],
     folder: Path,
     settings: StageSettings,
 ) -> HiddenCache:
-    """Run the backbone over the rows of all streams, in batches of similar length."""
+    """Return the hidden states of the rows of all streams: those in `folder` if they are these."""
+    bf16 = settings.computes_bf16
+    digest = hashlib.sha256(f"bf16 {bf16}".encode())
     lengths = np.empty(sum(map(len, streams)), np.int64)
     for item in chain.from_iterable(streams):
-        lengths[item["row"]] = len(item["tokens"].ids)
-    loaders = [
+        tokens, row = item["tokens"], item["row"]
+        lengths[row] = len(tokens.ids)
+        digest.update(np.array([row, len(tokens.ids)]).tobytes())
+        digest.update(tokens.ids.tobytes() + tokens.type_ids.tobytes())
+    for name, weight in model.teacher.state_dict().items():
+        digest.update(name.encode() + weight.detach().cpu().contiguous().numpy().tobytes())
+    identity = digest.hexdigest()
+    if cache := HiddenCache.load(folder, identity):
+        return cache
+    loaders = [  # batches of similar length
         DataLoader(stream, settings.batch_size, collate_fn=collator(stream.encoder))
         for stream in streams
     ]
-    return HiddenCache.build(
-        model, chain.from_iterable(loaders), lengths, folder, bf16=settings.bf16
-    )
+    batches = chain.from_iterable(loaders)
+    return HiddenCache.build(model, batches, lengths, folder, identity=identity, bf16=bf16)

@@ -4,6 +4,11 @@ All layers of a row lie side by side in one file, real tokens only, so a row is 
 are kept in half precision: 2 bytes x width x students for each token.
 """
 
+import errno
+import logging
+import math
+import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +22,9 @@ from fastbert.errors import TrainingError
 from fastbert.nn.model import FastBertModel
 
 HIDDEN, INDEX = "hidden.npy", "index.npz"
+STAGED_INDEX = f"{INDEX}.part"
+
+logger = logging.getLogger(__name__)
 
 
 class HiddenCache:
@@ -42,6 +50,7 @@ class HiddenCache:
         lengths: Int[np.ndarray, " rows"],
         folder: Path,
         *,
+        identity: str,
         bf16: bool,
     ) -> "HiddenCache":
         """Run the backbone over all rows and write down what the students will read.
@@ -51,18 +60,18 @@ class HiddenCache:
             batches: Encoders' arguments and `row`, the numbers of the rows.
             lengths: Tokens of each row.
             folder: Where the file goes.
+            identity: Of the tokens and the weights; `load` wants the same.
             bf16: Compute in bfloat16.
 
         Raises:
-            TrainingError: A hidden state is too large for half precision.
+            TrainingError: A hidden state is too large for half precision, or the disk too small.
         """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / INDEX).unlink(missing_ok=True)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         shape = (int(offsets[-1]), model.num_exits - 1, model.backbone.hidden_size)
-        hidden = np.lib.format.open_memmap(
-            folder / HIDDEN, mode="w+", dtype=np.float16, shape=shape
-        )
+        _reserve(folder / HIDDEN, shape)
+        hidden = np.lib.format.open_memmap(folder / HIDDEN, mode="r+")
         logits = np.empty((len(lengths), len(model.labels)), np.float32)
         for batch in tqdm(batches, desc="hidden states", leave=False, disable=None):
             tokens = {name: tensor for name, tensor in batch.items() if name != "row"}
@@ -80,15 +89,21 @@ class HiddenCache:
                 hidden[offsets[row] : offsets[row + 1]] = part
             logits[rows] = answers.float().cpu().numpy()
         hidden.flush()
-        np.savez(folder / INDEX, logits=logits, offsets=offsets)  # last: it says that all is there
+        # Last and at once: it says that all is there.
+        with (folder / STAGED_INDEX).open("wb") as file:
+            np.savez(file, logits=logits, offsets=offsets, identity=identity)
+        (folder / STAGED_INDEX).rename(folder / INDEX)
         return cls(hidden, logits, offsets)
 
     @classmethod
-    def load(cls, folder: Path) -> "HiddenCache | None":
-        """Return the cache that an earlier run has finished here, if it has."""
+    def load(cls, folder: Path, identity: str) -> "HiddenCache | None":
+        """Return the cache that an earlier run has finished here, if it was of this `identity`."""
         if not (folder / INDEX).exists():
             return None
         with np.load(folder / INDEX) as index:
+            if "identity" not in index or index["identity"].item() != identity:
+                logger.warning("%s: is of other texts or weights, and made anew", folder / HIDDEN)
+                return None
             hidden = np.load(folder / HIDDEN, mmap_mode="r")
             return cls(hidden, index["logits"], index["offsets"])
 
@@ -102,3 +117,32 @@ class HiddenCache:
         padded = torch.zeros(*attention_mask.shape, *tokens.shape[1:], device=device)
         padded[attention_mask.bool()] = torch.from_numpy(tokens).to(device).float()
         return padded.unbind(2), torch.from_numpy(self.logits[rows]).to(device)
+
+
+def _reserve(path: Path, shape: tuple[int, ...]) -> None:
+    """Make a file for half-precision numbers, with all its place on the disk taken.
+
+    Of a sparse file a mapped page that finds no place later kills the process without a word.
+
+    Raises:
+        TrainingError: There is not so much place; the file is removed.
+    """
+    size, free = 2 * math.prod(shape), shutil.disk_usage(path.parent).free
+    try:
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "<f2", "fortran_order": False, "shape": shape}
+            )
+            file.flush()
+            file.truncate(file.tell() + size)
+            os.posix_fallocate(file.fileno(), 0, file.tell() + size)
+    except (AttributeError, OSError) as error:  # macOS has no such call, some disks no such thing
+        is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if is_full or size > free:
+            path.unlink(missing_ok=True)
+            raise TrainingError(
+                f"{path}: the hidden states need {size:,} bytes, the disk has {free:,} free; make "
+                "room, or distil without the cache on disk"
+            ) from error
+        if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise

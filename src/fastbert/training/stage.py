@@ -1,13 +1,14 @@
 """What both training stages share: settings, the Hugging Face Trainer set up, and what it prints.
 
 Everything a training loop does is the Trainer's: mixed precision, accumulation, schedules,
-logging, resuming, several devices. A stage only brings a model, a loss and a stream of examples.
+logging, resuming. A stage only brings a model, a loss and a stream of examples.
 """
 
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,28 @@ def has_native_bf16() -> bool:
     return torch.cpu._is_avx512_bf16_supported()  # torch has no public name for it before 2.13
 
 
+def refuse_several_devices() -> None:
+    """Refuse to start where the Trainer would spread a batch over devices or processes.
+
+    The students' answers have no rows on their first axis, along which it would gather them, and
+    every process would write the same files.
+
+    Raises:
+        TrainingError: Several GPUs are visible, or a launcher has started several processes.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes not in ("", "1"):
+        raise TrainingError(
+            f"WORLD_SIZE is {processes}: training runs in one process on one device; start it "
+            "without torchrun or accelerate launch"
+        )
+    if (gpus := torch.cuda.device_count()) > 1:
+        raise TrainingError(
+            f"{gpus} GPUs are visible and training runs on one; choose it, such as by "
+            "CUDA_VISIBLE_DEVICES=0"
+        )
+
+
 @dataclass(frozen=True)
 class StageSettings:
     """How one stage is trained. Defaults are the paper's where it names them.
@@ -49,7 +72,7 @@ class StageSettings:
         warmup: Share of the steps in which the learning rate rises.
         weight_decay: AdamW's, for all but biases and norms.
         seed: Of the order of the examples, the dropout and new weights.
-        bf16: Compute in bfloat16; the weights stay float32.
+        bf16: Compute in bfloat16; the weights stay float32. None where the machine is fast at it.
         checkpoint_steps: A checkpoint is written after so many steps, and after each epoch.
         report_to: A tracker that the Trainer knows, such as `tensorboard`.
     """
@@ -61,7 +84,7 @@ class StageSettings:
     warmup: float = 0.1
     weight_decay: float = 0.01
     seed: int = 42
-    bf16: bool = field(default_factory=has_native_bf16)
+    bf16: bool | None = None
     checkpoint_steps: int = 500
     report_to: str = "none"
 
@@ -72,6 +95,11 @@ class StageSettings:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+
+    @property
+    def computes_bf16(self) -> bool:
+        """Whether this machine computes in bfloat16."""
+        return has_native_bf16() if self.bf16 is None else self.bf16
 
 
 def run_stage(
@@ -163,7 +191,7 @@ def _arguments(
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         seed=settings.seed,
-        bf16=settings.bf16,
+        bf16=settings.computes_bf16,
         use_cpu=not torch.accelerator.is_available(),
         label_smoothing_factor=label_smoothing,
         report_to=settings.report_to,
