@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,6 +19,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -27,12 +29,14 @@ from fastbert.errors import BackboneError, FolderError
 from fastbert.folder import (
     STUDENTS_FILE,
     TEACHER_FILE,
+    TOKENIZER_FILE,
     ModelFolder,
     StudentLayout,
     check_tensors,
     tensor_shapes,
 )
 from fastbert.nn.backbones import LayerState, backbone_for
+from fastbert.nn.checkpoint import refuse_unreadable, refuse_unreadable_tokenizer
 from fastbert.nn.heads import ExitHead, padding_bias
 
 Layout = Literal["pretrained", "paper"]
@@ -202,8 +206,9 @@ def read_config(checkpoint: str | Path) -> PreTrainedConfig:
     """Read a checkpoint's configuration from a folder or the Hub.
 
     Raises:
-        BackboneError: There is no such checkpoint.
+        BackboneError: There is no such checkpoint, or a file of it cannot be read.
     """
+    refuse_unreadable(checkpoint)
     try:
         return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -248,6 +253,7 @@ def trained_teacher(checkpoint: str | Path) -> PreTrainedModel:
             f"{checkpoint}: not a fine-tuned classifier, it lacks {_some(lacking)}; "
             "fine-tune it first with `fastbert train`"
         )
+    _refuse_unnamed_classes(checkpoint, model.config.id2label)
     problem = model.config.problem_type
     if model.config.num_labels < 2 or problem not in (None, "single_label_classification"):
         raise BackboneError(
@@ -257,11 +263,41 @@ def trained_teacher(checkpoint: str | Path) -> PreTrainedModel:
     return model
 
 
+def save_tokenizer(checkpoint: str | Path, folder: Path) -> None:
+    """Write a checkpoint's tokeniser as serving reads it.
+
+    Raises:
+        BackboneError: It cannot be read, or not be written as tokenizer.json.
+    """
+    refuse_unreadable_tokenizer(checkpoint)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise BackboneError(
+            f"{checkpoint}: its tokenizer cannot be read: {str(error).strip().splitlines()[0]}"
+        ) from error
+    if not (folder / TOKENIZER_FILE).exists():
+        raise BackboneError(
+            f"{checkpoint}: {type(tokenizer).__name__} exists only in Python and cannot be saved "
+            f"as {TOKENIZER_FILE}, which this package needs; use a checkpoint whose tokenizer can, "
+            "such as the usual ones of BERT, RoBERTa, XLM-R and DeBERTa"
+        )
+
+
+def _refuse_unnamed_classes(checkpoint: str | Path, names: Mapping[int, Any]) -> None:
+    if sorted(names) != list(range(len(names))) or len(set(names.values())) < len(names):
+        raise BackboneError(
+            f"{checkpoint}: id2label of its config.json must name the classes 0, 1, … by different "
+            f"names, got {dict(names)}"
+        )
+
+
 def _from_pretrained(auto: Any, checkpoint: str | Path, **changes: Any) -> tuple[Any, Any]:
     read_config(checkpoint)
     try:
         return auto.from_pretrained(checkpoint, **LOADING, **changes)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BackboneError(
             f"{checkpoint}: cannot be loaded as {auto.__name__}: {str(error).splitlines()[0]}"
         ) from error
