@@ -116,6 +116,21 @@ def test_a_demo_that_was_stopped_goes_on(
     assert FastBertClassifier.from_pretrained(output).labels == LABELS
 
 
+def test_files_that_no_demo_wrote_are_not_replaced(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "own.csv", examples(30, seed=1))
+    mine = tmp_path / "demo.data" / "test.jsonl"
+    mine.parent.mkdir()
+    mine.write_text("years of work")
+    with pytest.raises(DataError, match=r"demo\.data/test\.jsonl: is not as a demo wrote it"):
+        run_demo(tmp_path / "demo", model="unread", data=data)
+    assert [path.name for path in mine.parent.iterdir()] == ["test.jsonl"]
+    assert mine.read_text() == "years of work"
+
+    inside = data.rename(mine.with_name("own.csv"))
+    with pytest.raises(DataError, match=r"own\.csv: lies where the demo writes its split"):
+        run_demo(tmp_path / "demo", model="unread", data=inside)
+
+
 def _stop(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 

@@ -22,6 +22,7 @@ from rich.table import Table
 from fastbert.classifier import FastBertClassifier, Text
 from fastbert.data import Columns, Example, read_examples
 from fastbert.errors import DataError, MissingExtraError, TrainingError
+from fastbert.folder import hash_of_file
 
 MAX_LENGTH = 64  # tokens: enough to tell the topic, and two cores are done in minutes
 DEV_SHARE, TEST_SHARE = 0.1, 0.2
@@ -55,7 +56,7 @@ def run_demo(
 
     Raises:
         MissingExtraError: The packages of the extra `demo` are not installed.
-        DataError: `data` cannot be used.
+        DataError: `data` cannot be used, or the split would replace other files.
         TrainingError: A stopped demo had other settings.
     """
     started = time.monotonic()
@@ -63,7 +64,7 @@ def run_demo(
     encoder = model or _packaged_encoder()
     examples = bbc_news() if data is None else list(_own(data, columns or Columns()))
     splits = split(examples, seed)
-    paths = _write(splits, output)
+    paths = _write(splits, output, data)
     sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in zip(SPLITS, splits, strict=True))
     console.print(
         f"FastBERT on {'BBC News' if data is None else data.name}: {sizes} texts. First the "
@@ -125,32 +126,44 @@ def split(examples: Sequence[Example], seed: int) -> tuple[list[Example], ...]:
     return shuffled[dev + test :], shuffled[:dev], shuffled[dev : dev + test]
 
 
-def _write(splits: Iterable[Sequence[Example]], output: Path) -> list[Path]:
-    """Write the split beside the model folder.
+def _write(splits: Iterable[Sequence[Example]], output: Path, data: Path | None) -> list[Path]:
+    """Write the split beside the model folder, and what was written, so that it may be replaced.
 
     Raises:
+        DataError: Files of the same names lie there that no demo has written.
         TrainingError: A stopped demo of other texts lies there.
     """
     folder = output.with_name(f"{output.name}.data")
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, examples in zip(SPLITS, splits, strict=True):
-        lines = [
-            json.dumps(
-                {"text": row.text, "label": row.label}
-                | ({} if row.text_pair is None else {"text_pair": row.text_pair}),
-                ensure_ascii=False,
+    if data is not None and data.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{data}: lies where the demo writes its split; move it away")
+    contents = {
+        folder / f"{name}.jsonl": "".join(f"{_line(row)}\n" for row in examples).encode()
+        for name, examples in zip(SPLITS, splits, strict=True)
+    }
+    stopped = output.with_name(f"{output.name}.training")
+    record = folder / "split.json"
+    written = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    for path, content in contents.items():
+        if not path.exists() or path.read_bytes() == content:
+            continue
+        if hash_of_file(path) != written.get(path.name):
+            raise DataError(
+                f"{path}: is not as a demo wrote it, so it is not replaced; move it away, or name "
+                "another output"
             )
-            for row in examples
-        ]
-        content = "\n".join(lines) + "\n"
-        path = folder / f"{name}.jsonl"
-        stopped = output.with_name(f"{output.name}.training")
-        if stopped.exists() and path.exists() and path.read_text(encoding="utf-8") != content:
+        if stopped.exists():
             raise TrainingError(f"{stopped}: holds a stopped demo on other texts; delete it")
-        path.write_text(content, encoding="utf-8")
-        paths.append(path)
-    return paths
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, content in contents.items():
+        path.write_bytes(content)
+    hashes = {path.name: hash_of_file(path) for path in contents}
+    record.write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+    return list(contents)
+
+
+def _line(row: Example) -> str:
+    pair = {} if row.text_pair is None else {"text_pair": row.text_pair}
+    return json.dumps({"text": row.text, "label": row.label} | pair, ensure_ascii=False)
 
 
 # The model.
