@@ -458,7 +458,7 @@ def open_folder(path: str | Path) -> ModelFolder:
             if not (path / name).is_file():
                 raise FolderError(f"{path / name}: is missing; the folder is not complete")
         model_config = _read_json(path / MODEL_CONFIG_FILE)
-        _check_agreement(path, config, model_config)
+        check_agreement(path, config, model_config, _largest_token_id(path / TOKENIZER_FILE))
         for name in HASHED_FILES:
             if hash_of_file(path / name) != config.hashes[name]:
                 raise _changed(path / name)
@@ -526,8 +526,20 @@ def _read_early_exit(path: Path) -> EarlyExitConfig:
     raise FolderError(f"{path}: not a FastBERT model folder, it has no {EARLY_EXIT_FILE}")
 
 
-def _check_agreement(path: Path, config: EarlyExitConfig, model_config: dict[str, Any]) -> None:
-    """Refuse a config.json or a tokenizer that speaks of another model."""
+def check_agreement(
+    path: Path, config: EarlyExitConfig, model_config: dict[str, Any], largest_token_id: int
+) -> None:
+    """Refuse a config.json or a tokenizer that speaks of another model.
+
+    Args:
+        path: The folder that messages name.
+        config: What early_exit.json says, or will say.
+        model_config: What config.json says.
+        largest_token_id: The largest that the tokenizer gives.
+
+    Raises:
+        FolderError: Labels, layers or vocabularies differ.
+    """
     file = path / MODEL_CONFIG_FILE
     labels = _labels_of(file, config, model_config)
     if labels != config.labels:
@@ -544,11 +556,10 @@ def _check_agreement(path: Path, config: EarlyExitConfig, model_config: dict[str
         raise FolderError(
             f"{file}: has {num_layers} layers, {EARLY_EXIT_FILE} says {config.num_layers}"
         )
-    largest = _largest_token_id(path / TOKENIZER_FILE)
-    if largest >= rows:
+    if largest_token_id >= rows:
         raise FolderError(
             f"{path / TOKENIZER_FILE}: the vocabulary is larger than the embedding matrix: "
-            f"it has the token id {largest}, vocab_size of {MODEL_CONFIG_FILE} is {rows}"
+            f"it has the token id {largest_token_id}, vocab_size of {MODEL_CONFIG_FILE} is {rows}"
         )
 
 
@@ -674,7 +685,8 @@ def seal(stage: Path, config: EarlyExitConfig) -> EarlyExitConfig:
     Raises:
         FolderError: A file is missing, or the files speak of another model than `config`.
     """
-    _check_agreement(stage, config, _read_json(stage / MODEL_CONFIG_FILE))
+    largest = _largest_token_id(stage / TOKENIZER_FILE)
+    check_agreement(stage, config, _read_json(stage / MODEL_CONFIG_FILE), largest)
     hashes = {name: hash_of_file(stage / name) for name in HASHED_FILES}
     found = installed_versions(PACKAGES.values())
     versions = {name: found[package] for name, package in PACKAGES.items() if package in found}

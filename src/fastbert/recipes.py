@@ -4,17 +4,20 @@ A run keeps its checkpoints in `OUTPUT.training` until the model folder is writt
 stopped at any moment and resumed. The folder itself appears at the end, whole.
 """
 
+import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from safetensors.torch import load_model, save_model
-from transformers import AutoTokenizer, set_seed
+from transformers import set_seed
 
 from fastbert.calibration_record import add_calibration
 from fastbert.classifier import FastBertClassifier
@@ -28,25 +31,47 @@ from fastbert.data import (
     load_examples,
     read_examples,
 )
-from fastbert.errors import BackboneError, DataError, TrainingError
+from fastbert.errors import BackboneError, DataError, FolderError, TrainingError
 from fastbert.evaluation import evaluate
 from fastbert.folder import (
     TOKENIZER_CONFIG_FILE,
     TOKENIZER_FILE,
     EarlyExitConfig,
     StudentLayout,
+    check_agreement,
     refuse_what_is_not_ours,
     seal,
     staged_folder,
 )
 from fastbert.goals import DEFAULT_MAX_DROP, LEAST_ROWS, Calibration, Goal, OperatingPoint
-from fastbert.nn.model import FastBertModel, Layout, teacher_to_train, trained_teacher
+from fastbert.nn.checkpoint import hashes_of
+from fastbert.nn.model import (
+    FastBertModel,
+    Layout,
+    save_tokenizer,
+    teacher_to_train,
+    trained_teacher,
+)
 from fastbert.report.card import write_card
 from fastbert.text import TextEncoder
 from fastbert.training.distill import DISTILLATION, Direction
 from fastbert.training.distill import distill as distill_students
 from fastbert.training.fine_tune import FINE_TUNING, fine_tune
-from fastbert.training.stage import StageSettings
+from fastbert.training.run_folder import (
+    STAGED_WEIGHTS,
+    STUDENTS,
+    TEACHER,
+    TEACHER_HISTORY,
+    TEACHER_WEIGHTS,
+    TOKENIZER,
+    claim,
+    clear,
+    has_begun,
+    read_record,
+    remove,
+    write_record,
+)
+from fastbert.training.stage import StageSettings, has_native_bf16, refuse_several_devices
 
 logger = logging.getLogger(__name__)
 
@@ -114,55 +139,76 @@ def train(
     """
     columns, students = columns or Columns(), students or StudentSettings()
     default = Goal(max_drop=max_drop)
-    examples = load_examples(train, columns, needs_label=True)
-    dev_examples = load_examples(dev, columns, needs_label=True)
-    test_examples = load_examples(test, columns, needs_label=True) if test else None
-    labels = label_names(examples)
-    check_labels(dev_examples, labels)
-    check_labels(test_examples or [], labels)
-    _warn_about(train, examples, {str(dev): dev_examples, str(test): test_examples or []})
+    refuse_several_devices()
+    _refuse_files_inside(output, train, dev, test, unlabeled)
+    with Run.open(output, resume=resume) as run:
+        examples = load_examples(train, columns, needs_label=True)
+        dev_examples = load_examples(dev, columns, needs_label=True)
+        test_examples = load_examples(test, columns, needs_label=True) if test else None
+        labels = label_names(examples)
+        check_labels(dev_examples, labels)
+        check_labels(test_examples or [], labels)
+        _warn_about(train, examples, {str(dev): dev_examples, str(test): test_examples or []})
 
-    set_seed(fine_tuning.seed)
-    teacher = teacher_to_train(model, labels, layout, students.layout)
-    fastbert = FastBertModel(teacher, students.layout)
-    run = Run.open(
-        output,
-        {
-            "train": str(train),
-            "dev": str(dev),
-            "unlabeled": unlabeled and str(unlabeled),
-            "rows": [len(examples), len(dev_examples)],
-            "model": str(model),
-            "max_length": max_length,
-            "layout": layout,
-            "label_smoothing": label_smoothing,
-            "fine_tuning": asdict(fine_tuning),
-            "students": asdict(students),
-        },
-        resume=resume,
-    )
-    encoder = run.encoder(model, fastbert, max_length)
-    if not run.has_teacher(fastbert):
-        history = fine_tune(
-            teacher,
-            encoder,
-            examples,
-            dev_examples,
-            labels,
-            run.folder / "teacher",
-            fine_tuning,
-            label_smoothing=label_smoothing,
-            resume=resume,
+        def further() -> Iterable[Example]:
+            return read_examples(unlabeled, columns, needs_label=False) if unlabeled else ()
+
+        read = {"train": Content.of(examples), "dev": Content.of(dev_examples)}
+        if test:
+            read["test"] = Content.of(test_examples or [])
+        if unlabeled:
+            read["unlabeled"] = Content.of(further())  # whole, so that no row fails after stage 1
+
+        fine_tuning = run.settle_bf16(fine_tuning, "fine_tuning")
+        student_stage = run.settle_bf16(students.stage, "students", "stage")
+        students = replace(students, stage=student_stage)
+        set_seed(fine_tuning.seed)
+        teacher = teacher_to_train(model, labels, layout, students.layout)
+        fastbert = FastBertModel(teacher, students.layout)
+        encoder = run.begin(
+            model,
+            fastbert,
+            layout,
+            read,
+            {
+                "train": str(train),
+                "dev": str(dev),
+                "test": test and str(test),
+                "unlabeled": unlabeled and str(unlabeled),
+                "rows": [len(examples), len(dev_examples)],
+                "model": str(model),
+                "max_length": max_length,
+                "layout": layout,
+                "label_smoothing": label_smoothing,
+                "fine_tuning": asdict(fine_tuning),
+                "students": asdict(students),
+            },
         )
-        run.keep_teacher(fastbert, history)
-
-    def texts() -> Iterator[Example]:
-        further = read_examples(unlabeled, columns, needs_label=False) if unlabeled else ()
-        return chain(examples, further)
-
-    return run.finish(
-        fastbert, encoder, layout, students, texts, dev_examples, test_examples, default
-    )
+        if not run.has_teacher(fastbert):
+            history = fine_tune(
+                teacher,
+                encoder,
+                examples,
+                dev_examples,
+                labels,
+                run.folder / TEACHER,
+                fine_tuning,
+                label_smoothing=label_smoothing,
+                resume=resume,
+            )
+            run.keep_teacher(fastbert, history)
+        rows = sum(read[name].rows for name in ("train", "unlabeled") if name in read)
+        return run.finish(
+            fastbert,
+            encoder,
+            layout,
+            students,
+            lambda: chain(examples, further()),
+            rows,
+            dev_examples,
+            test_examples,
+            default,
+        )
 
 
 def distill(
@@ -198,32 +244,102 @@ def distill(
     """
     columns, students = columns or Columns(), students or StudentSettings()
     default = Goal(max_drop=max_drop)
-    settings = {
-        "texts": str(texts),
-        "model": str(checkpoint),
-        "max_length": max_length,
-        "students": asdict(students),
-    }
-    set_seed(students.stage.seed)
-    fastbert = FastBertModel(trained_teacher(checkpoint), students.layout)
-    run = Run.open(output, settings, resume=resume)
-    encoder = run.encoder(checkpoint, fastbert, max_length)
+    refuse_several_devices()
+    _refuse_files_inside(output, texts)
 
-    def read(held_out: bool) -> Iterator[Example]:
-        for row, example in enumerate(read_examples(texts, columns, needs_label=False)):
-            number, place = divmod(row, HELD_OUT_EVERY)
-            if held_out == (place == HELD_OUT_EVERY - 1 and number < HELD_OUT_AT_MOST):
-                yield example
+    def read() -> Iterator[Example]:
+        return read_examples(texts, columns, needs_label=False)
 
-    held_out = list(read(True))
-    if not held_out:
-        raise DataError(
-            f"{texts}: at least {HELD_OUT_EVERY} texts are needed, to hold one out on which the "
-            "speed is chosen"
+    with Run.open(output, resume=resume) as run:
+        held_out: list[Example] = []
+        content = Content.of(_holding_out(read(), held_out))
+        if not held_out:
+            raise DataError(
+                f"{texts}: at least {HELD_OUT_EVERY} texts are needed, to hold one out on which "
+                "the epoch is chosen"
+            )
+        stage = run.settle_bf16(students.stage, "students", "stage")
+        students = replace(students, stage=stage)
+        set_seed(students.stage.seed)
+        fastbert = FastBertModel(trained_teacher(checkpoint), students.layout)
+        encoder = run.begin(
+            checkpoint,
+            fastbert,
+            "pretrained",
+            {"texts": content},
+            {
+                "texts": str(texts),
+                "model": str(checkpoint),
+                "max_length": max_length,
+                "students": asdict(students),
+            },
         )
-    return run.finish(
-        fastbert, encoder, "pretrained", students, lambda: read(False), held_out, None, default
-    )
+        return run.finish(
+            fastbert,
+            encoder,
+            "pretrained",
+            students,
+            lambda: (row for row, is_held_out in _marked(read()) if not is_held_out),
+            content.rows - len(held_out),
+            held_out,
+            None,
+            default,
+        )
+
+
+def _marked(rows: Iterable[Example]) -> Iterator[tuple[Example, bool]]:
+    """Yield each row, and whether it is held out."""
+    for index, example in enumerate(rows):
+        number, place = divmod(index, HELD_OUT_EVERY)
+        yield example, place == HELD_OUT_EVERY - 1 and number < HELD_OUT_AT_MOST
+
+
+def _holding_out(rows: Iterable[Example], held_out: list[Example]) -> Iterator[Example]:
+    """Yield all rows, and keep those that are held out."""
+    for example, is_held_out in _marked(rows):
+        if is_held_out:
+            held_out.append(example)
+        yield example
+
+
+def _refuse_files_inside(output: str | Path, *files: str | Path | None) -> None:
+    """Refuse texts that lie where the run removes or replaces a folder.
+
+    Raises:
+        DataError: A file lies in the model folder to be written, or in the run's.
+    """
+    target = Path(output).expanduser().resolve()
+    for file in files:
+        for place in (target, target.with_name(f"{target.name}.training")):
+            if file is not None and Path(file).resolve().is_relative_to(place):
+                raise DataError(
+                    f"{file}: lies in {place}, which this run writes anew; move it away, or name "
+                    "another output"
+                )
+
+
+@dataclass(frozen=True)
+class Content:
+    """What was read of a file, so that a resumed run can tell whether it reads the same.
+
+    Args:
+        rows: How many.
+        sha256: Of texts and labels in their order; where they lie and how they are packed does
+            not count.
+    """
+
+    rows: int
+    sha256: str
+
+    @classmethod
+    def of(cls, examples: Iterable[Example]) -> "Content":
+        """Read the examples to their end."""
+        digest, rows = hashlib.sha256(), 0
+        for example in examples:
+            rows += 1
+            read = [example.text, example.text_pair, example.label]
+            digest.update(json.dumps(read).encode())
+        return cls(rows, digest.hexdigest())
 
 
 @dataclass(frozen=True)
@@ -233,6 +349,7 @@ class Run:
     output: Path
     settings: dict[str, Any]
     resumed: bool
+    stopped: dict[str, Any] | None  # what a stopped run wrote down
 
     @property
     def folder(self) -> Path:
@@ -240,59 +357,121 @@ class Run:
         return self.output.with_name(f"{self.output.name}.training")
 
     @classmethod
-    def open(cls, output: str | Path, settings: dict[str, Any], *, resume: bool) -> "Run":
-        """Start a run, or go on with the one that was stopped.
+    @contextmanager
+    def open(cls, output: str | Path, *, resume: bool) -> "Iterator[Run]":
+        """Take the run's folder for this process, before anything is read or computed.
 
         Raises:
-            FolderError: Something else than a model folder lies at `output`.
-            TrainingError: There is a stopped run and `resume` is not asked for, or it had other
-                settings.
+            FolderError: Something else than a model folder lies at `output`, or something else
+                than a run where its folder would be, or nothing can be written there.
+            TrainingError: Another run is at work there, or there is a stopped one and `resume` is
+                not asked for.
         """
-        refuse_what_is_not_ours(Path(output).expanduser())
-        settings = json.loads(json.dumps(settings))  # as they will be read
-        run = cls(Path(output).expanduser(), settings, resume)
-        record = run.folder / "run.json"
-        if not run.has_begun():  # else a mistyped option would have to be resumed
-            shutil.rmtree(run.folder, ignore_errors=True)
-            run.folder.mkdir(parents=True)
-            record.write_text(json.dumps(settings, indent=1), encoding="utf-8")
-            return run
-        if not resume:
-            raise TrainingError(
-                f"{run.folder}: holds a run that was stopped; go on with --resume, or delete it"
-            )
-        before = json.loads(record.read_text(encoding="utf-8"))
-        for key, value in settings.items():
-            if before.get(key) != value:
+        output = Path(output).expanduser()
+        refuse_what_is_not_ours(output)
+        folder = output.with_name(f"{output.name}.training")
+        with claim(folder):
+            stopped = read_record(folder) if has_begun(folder) else None
+            if stopped and not resume:
                 raise TrainingError(
-                    f"{run.folder}: the stopped run had {key} {before.get(key)}, not {value}; "
-                    "resume with the same settings, or delete it"
+                    f"{folder}: holds a run that was stopped; go on with --resume, or delete it"
                 )
-        return run
+            yield cls(output, {}, resume, stopped)
 
-    def has_begun(self) -> bool:
-        """Return whether there is training to go on with."""
-        finished = (self.folder / "teacher.safetensors").exists()
-        return finished or any(self.folder.glob("*/checkpoint-*"))
+    def settle_bf16(self, stage: StageSettings, *keys: str) -> StageSettings:
+        """Return a stage's settings with bfloat16 on or off, where neither was asked for.
 
-    def encoder(self, checkpoint: str | Path, model: FastBertModel, max_length: int) -> TextEncoder:
-        """Write the checkpoint's tokeniser into the run, and read it as serving will.
+        A stopped run goes on as it began, also on a machine of another kind.
+
+        Args:
+            stage: The settings as given.
+            keys: Where a stopped run has them in what it wrote down.
+        """
+        if stage.bf16 is not None or self.stopped is None:
+            return replace(stage, bf16=stage.computes_bf16)
+        before: Any = self.stopped["settings"]
+        for key in keys:
+            before = before.get(key, {})
+        began = before.get("bf16", stage.computes_bf16)
+        if began and not has_native_bf16():
+            logger.warning(
+                "%s: %s go on in bfloat16, as they began; this machine emulates it, slowly",
+                self.folder, keys[0].replace("_", " "),
+            )  # fmt: skip
+        return replace(stage, bf16=began)
+
+    def begin(
+        self,
+        checkpoint: str | Path,
+        model: FastBertModel,
+        layout: Layout,
+        read: dict[str, Content],
+        settings: dict[str, Any],
+    ) -> TextEncoder:
+        """Check that the model can be saved and the run go on, and write down what it is about.
+
+        Args:
+            checkpoint: What messages name, and whose tokeniser is taken.
+            model: What will be trained.
+            layout: Whose head the teacher has.
+            read: The content of each file, by the name that it has in `settings`.
+            settings: What the run is about, as the model folder will tell it.
+
+        Returns:
+            The tokeniser, as serving will read it.
 
         Raises:
-            BackboneError: The model has no position for so many tokens.
+            BackboneError: Model or tokeniser cannot be saved as a model folder.
+            TrainingError: The stopped run was of other settings, or of files that have changed.
         """
-        if max_length > model.backbone.max_length:
-            raise BackboneError(
-                f"{checkpoint}: reads at most {model.backbone.max_length} tokens, "
-                f"max_length is {max_length}"
+        self.settings.update(json.loads(json.dumps(settings)))  # as they will be read
+        with TemporaryDirectory() as temporary:
+            written = Path(temporary)
+            save_tokenizer(checkpoint, written)
+            encoder = _checked_encoder(checkpoint, written, model, layout, self.settings)
+            record = {
+                "settings": self.settings,
+                "contents": {name: content.sha256 for name, content in read.items()},
+                "checkpoint": hashes_of(checkpoint),
+            }
+            if self.stopped:
+                self._refuse_changes(self.stopped, record)
+                return encoder
+            clear(self.folder)
+            write_record(self.folder, record)
+            shutil.copytree(written, self.folder / TOKENIZER)
+        return encoder
+
+    def _refuse_changes(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        advice = "resume with the same, or delete it"
+        for name in sorted(before["contents"].keys() | now["contents"].keys()):
+            path, earlier = now["settings"].get(name), before["settings"].get(name)
+            if before["contents"].get(name) == now["contents"].get(name):
+                continue
+            if path == earlier:
+                raise TrainingError(
+                    f"{self.folder}: {path} has changed since the stopped run read it; {advice}"
+                )
+            raise TrainingError(
+                f"{self.folder}: the stopped run had {name} {earlier}, not {path}, and what is in "
+                f"them differs; {advice}"
             )
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-        tokenizer.save_pretrained(self.folder / "tokenizer")
-        return TextEncoder.from_folder(self.folder / "tokenizer", max_length)
+        changed = before["checkpoint"].items() ^ now["checkpoint"].items()
+        if changed:
+            raise TrainingError(
+                f"{self.folder}: {now['settings']['model']} is not what the stopped run began "
+                f"with, {min(changed)[0]} has changed; {advice}"
+            )
+        for key, value in now["settings"].items():
+            if key not in {*now["contents"], "model"} and before["settings"].get(key) != value:
+                raise TrainingError(
+                    f"{self.folder}: the stopped run had {key} {before['settings'].get(key)}, not "
+                    f"{value}; resume with the same settings, or delete it"
+                )
 
     def has_teacher(self, model: FastBertModel) -> bool:
         """Load the teacher that stage 1 finished, if it has."""
-        weights = self.folder / "teacher.safetensors"
+        weights = self.folder / TEACHER_WEIGHTS
         if weights.exists():
             load_model(model.teacher, weights)
         return weights.exists()
@@ -300,10 +479,10 @@ class Run:
     def keep_teacher(self, model: FastBertModel, history: list[dict[str, float]]) -> None:
         """Write down that stage 1 is finished, and free the space of its checkpoints."""
         self._teacher_history.write_text(json.dumps(history), encoding="utf-8")
-        staged = self.folder / "teacher.part"
+        staged = self.folder / STAGED_WEIGHTS
         save_model(model.teacher, str(staged))
-        staged.rename(self.folder / "teacher.safetensors")
-        shutil.rmtree(self.folder / "teacher")
+        staged.rename(self.folder / TEACHER_WEIGHTS)
+        shutil.rmtree(self.folder / TEACHER)
 
     @property
     def _held_out_from(self) -> str:
@@ -312,7 +491,7 @@ class Run:
 
     @property
     def _teacher_history(self) -> Path:
-        return self.folder / "teacher.history.json"
+        return self.folder / TEACHER_HISTORY
 
     def finish(
         self,
@@ -321,6 +500,7 @@ class Run:
         layout: Layout,
         students: StudentSettings,
         texts: Callable[[], Iterable[Example]],
+        num_texts: int,
         held_out: Sequence[Example],
         test: Sequence[Example] | None,
         default: Goal,
@@ -333,9 +513,9 @@ class Run:
             model,
             encoder,
             texts,
-            sum(1 for _ in texts()),
+            num_texts,
             held_out,
-            self.folder / "students",
+            self.folder / STUDENTS,
             students.stage,
             direction=students.direction,
             cache_hidden_states=students.cache_hidden_states,
@@ -352,7 +532,7 @@ class Run:
         with staged_folder(self.output) as stage:
             model.save(stage)
             for name in (TOKENIZER_FILE, TOKENIZER_CONFIG_FILE):  # no chat template
-                shutil.copy2(self.folder / "tokenizer" / name, stage)
+                shutil.copy2(self.folder / TOKENIZER / name, stage)
             config = seal(stage, config)
             classifier = FastBertClassifier.from_pretrained(stage, runtime="torch")
             calibration = _calibration(classifier, held_out)
@@ -363,8 +543,49 @@ class Run:
             rows = _measured(classifier, test or held_out, point)
             config = seal(stage, replace(config, evaluation=rows))
             write_card(stage, config, split="test" if test else "dev")
-        shutil.rmtree(self.folder)
+        remove(self.folder)
         return FastBertClassifier.from_pretrained(self.output)
+
+
+def _checked_encoder(
+    checkpoint: str | Path,
+    written: Path,
+    model: FastBertModel,
+    layout: Layout,
+    settings: Mapping[str, Any],
+) -> TextEncoder:
+    """Read a tokeniser that was just written, and check that the folder at the end can be sealed.
+
+    Raises:
+        BackboneError: Tokeniser, labels, layers and positions do not fit together.
+        ValueError: max_length leaves no room for a text.
+    """
+    max_length = settings["max_length"]
+    if max_length > model.backbone.max_length:
+        raise BackboneError(
+            f"{checkpoint}: reads at most {model.backbone.max_length} tokens, "
+            f"max_length is {max_length}"
+        )
+    encoder_config = model.teacher.config
+    if getattr(encoder_config, "inner_group_num", 1) != 1:
+        raise BackboneError(
+            f"{checkpoint}: each of its {encoder_config.num_hidden_layers} layers is a group of "
+            f"inner_group_num {encoder_config.inner_group_num}, and only 1 can be saved"
+        )
+    try:
+        encoder = TextEncoder.from_folder(written, max_length)
+        config = EarlyExitConfig(
+            layout=layout,
+            labels=model.labels,
+            num_layers=model.num_exits,
+            max_length=max_length,
+            students=model.layout,
+        )
+        model_config = json.loads(encoder_config.to_json_string())
+        check_agreement(Path(checkpoint), config, model_config, encoder.vocab_size - 1)
+    except FolderError as error:
+        raise BackboneError(str(error).replace(str(written), str(checkpoint))) from error
+    return encoder
 
 
 def _without_places(settings: dict[str, Any]) -> dict[str, Any]:

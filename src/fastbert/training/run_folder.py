@@ -1,0 +1,139 @@
+"""The folder of a training run: marked as ours, used by one run at a time, removed as ours alone.
+
+It lies beside the output and holds what a stopped run needs to go on. A folder that does not hold
+the mark of a run is never written to; of one that does, only what runs write is ever removed.
+`run.lock` is locked as long as the process lives, however it dies.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fastbert.errors import FolderError, TrainingError
+
+RECORD, LOCK = "run.json", "run.lock"
+MARK = "a training run of fastbert"
+TEACHER, STUDENTS, TOKENIZER = "teacher", "students", "tokenizer"
+TEACHER_WEIGHTS, TEACHER_HISTORY = "teacher.safetensors", "teacher.history.json"
+STAGED_RECORD, STAGED_WEIGHTS = f"{RECORD}.part", "teacher.part"
+PARTS = (
+    TEACHER,
+    STUDENTS,
+    TOKENIZER,
+    TEACHER_WEIGHTS,
+    TEACHER_HISTORY,
+    STAGED_RECORD,
+    STAGED_WEIGHTS,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Keep a run's folder for this process; it is made, and removed again if nothing has begun.
+
+    Raises:
+        FolderError: It holds something else than a run, or cannot be written.
+        TrainingError: Another run uses it.
+    """
+    lock = _lock(folder)
+    try:
+        yield
+    finally:
+        # A run that has ended well has removed it, and the next may have made another.
+        if _lies_at(lock, folder) and not has_begun(folder):
+            remove(folder)
+        os.close(lock)
+
+
+def has_begun(folder: Path) -> bool:
+    """Return whether there is work to go on with: a checkpoint, a teacher or a hidden cache."""
+    finished = (TEACHER_WEIGHTS, f"{STUDENTS}/index.npz")
+    return any((folder / name).exists() for name in finished) or any(folder.glob("*/checkpoint-*"))
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Return what the run in a folder wrote down about itself; None if there is no run."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return record if isinstance(record, dict) and record.get("what") == MARK else None
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Mark the folder as a run's, and write down what it is about."""
+    text = json.dumps({"what": MARK} | record, indent=1, ensure_ascii=False)
+    (folder / STAGED_RECORD).write_text(text, encoding="utf-8")
+    (folder / STAGED_RECORD).rename(folder / RECORD)
+
+
+def clear(folder: Path) -> None:
+    """Remove what a run has written, but not its mark."""
+    for name in PARTS:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def remove(folder: Path) -> None:
+    """Remove what a run has written, and the folder too if nothing else lies in it."""
+    clear(folder)
+    for name in (RECORD, LOCK):
+        (folder / name).unlink(missing_ok=True)
+    if others := os.listdir(folder):
+        logger.warning("%s: is kept, it holds %s, which is not the run's", folder, others[0])
+    else:
+        folder.rmdir()
+
+
+def _lock(folder: Path) -> int:
+    """Return a descriptor whose lock on the folder ends with the process."""
+    try:
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
+            _refuse_what_is_no_run(folder)
+            lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+            if _is_held(lock, folder):
+                return lock
+            os.close(lock)  # the run that had it has just removed the folder
+    except OSError as error:
+        raise FolderError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+def _is_held(lock: int, folder: Path) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _lies_at(lock, folder)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise TrainingError(
+            f"{folder}: another run is training here; wait for its end, or name another output"
+        ) from error
+    except OSError:
+        return True  # some network disks have no locks
+
+
+def _lies_at(lock: int, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock), os.stat(folder / LOCK))
+    except FileNotFoundError:
+        return False
+
+
+def _refuse_what_is_no_run(folder: Path) -> None:
+    others = set(os.listdir(folder)) - {LOCK, STAGED_RECORD}
+    if others and read_record(folder) is None:
+        raise FolderError(
+            f"{folder}: holds {min(others)} and no run of this version of fastbert, so nothing is "
+            "written there; move it away, or name another output"
+        )
