@@ -19,7 +19,10 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 123
 
 
 def point(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_text(POINTER) and None
+    def spoil(folder: Path) -> None:
+        (folder / name).write_text(POINTER)
+
+    return spoil
 
 
 def empty(folder: Path) -> None:
@@ -130,7 +133,8 @@ def test_weights_in_several_files_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_weights_of_half_the_size_are_read_as_float32(dtype: torch.dtype, tmp_path: Path) -> None:
     folder = save_classifier(tmp_path / "checkpoint")
-    tiny_classifier("bert").to(dtype).save_pretrained(folder)
+    model: Any = tiny_classifier("bert")
+    model.to(dtype).save_pretrained(folder)
     assert {tensor.dtype for tensor in trained_teacher(folder).parameters()} == {torch.float32}
 
 

@@ -186,9 +186,12 @@ def test_a_cache_serves_the_weights_and_texts_it_was_made_of_alone(
     run(fresh_model(), encoder, tmp_path, cache=True)
     built: list[Path] = []
     build = HiddenCache.build
-    monkeypatch.setattr(
-        HiddenCache, "build", lambda *args, **rest: built.append(args[3]) or build(*args, **rest)
-    )
+
+    def note(*args: Any, **rest: Any) -> HiddenCache:
+        built.append(args[3])
+        return build(*args, **rest)
+
+    monkeypatch.setattr(HiddenCache, "build", note)
     model, texts = fresh_model(), examples(40)
     if change is not None:
         change(model, texts)

@@ -1,5 +1,6 @@
 """What both training stages share."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,8 @@ def one_step(
 def test_accumulated_batches_make_the_step_of_one_large_batch(
     stage: str, label_smoothing: float, rows: int, encoder: TextEncoder, tmp_path: Path
 ) -> None:
-    common = {"epochs": 1, "learning_rate": 1e-3, "warmup": 0.0, "bf16": False}
-    parts = StageSettings(**common, batch_size=2, gradient_accumulation=4)
-    whole = StageSettings(**common, batch_size=8)
+    whole = StageSettings(epochs=1, learning_rate=1e-3, batch_size=8, warmup=0.0, bf16=False)
+    parts = replace(whole, batch_size=2, gradient_accumulation=4)
     accumulated = one_step(stage, encoder, tmp_path / "parts", rows, parts, label_smoothing)
     at_once = one_step(stage, encoder, tmp_path / "whole", rows, whole, label_smoothing)
     # The weights after it would tell less: Adam takes a step of the same size for any scale.
