@@ -4,11 +4,14 @@ from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastbert.calibration import RecordedExits
 from fastbert.criteria import Measure, ThresholdCriterion
 from fastbert.thresholds import (
     LARGEST_STEP,
+    LEAST_GAP,
     PRICES,
     RowCosts,
     exit_layers_at,
@@ -208,7 +211,6 @@ class Recorded(Measure):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_thresholds_mean_the_same_as_python_floats_in_the_loop(dtype: type[np.floating]) -> None:
-    # Thresholds lie on recorded doubts, so the last bit decides about a row.
     doubts, losses, costs = problem(5)
     doubts = doubts.astype(dtype)
     path = threshold_path(doubts, losses, costs)
@@ -251,3 +253,44 @@ def test_rows_of_full_doubt_never_leave() -> None:
     path = threshold_path(np.ones((STUDENTS, ROWS)), losses, costs)
     assert path.max() <= 1
     assert {tuple(exit_layers_at(np.ones((STUDENTS, ROWS)), t)) for t in path} == {(EXITS,) * ROWS}
+
+
+def nearest(doubts: np.ndarray, thresholds: np.ndarray) -> float:
+    """Return how near a threshold in use comes to a doubt."""
+    distances = np.abs(doubts.astype(np.float64) - thresholds.astype(np.float64)[:, None])
+    return float(distances[thresholds > 0].min(initial=np.inf))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_no_threshold_comes_near_a_recorded_doubt(data: st.DataObject) -> None:
+    # On a doubt, the last bit decides: a row alone and in a batch would leave at different layers.
+    rows = 30
+    near_one = st.integers(0, 40).map(lambda steps: 1 - steps * 2**-24)
+    anywhere = st.floats(0, 1, width=32)
+    crowded = st.sampled_from([0.0, 2**-126, 2**-24, 0.25, 0.25 + 2**-25, 0.5, 1.0])
+    row = st.lists(anywhere | near_one | crowded, min_size=rows, max_size=rows)
+    doubts = np.array([data.draw(row) for _ in range(2)], np.float32)
+    losses = np.random.default_rng(0).uniform(size=(3, rows))
+    path = threshold_path(doubts, losses, RowCosts(np.ones(rows), np.full(rows, 0.01)))
+    assert path.max() <= 1
+    for thresholds in path:
+        assert nearest(doubts, thresholds) >= 0.49 * LEAST_GAP * np.finfo(np.float32).eps
+
+
+def test_a_threshold_lies_in_the_middle_between_its_neighbours() -> None:
+    doubts = np.array([[0.0, 0.0, 0.5, 0.7, 0.7, 0.9]], np.float32)
+    losses = np.array([[0.0, 0.0, 0.0, 1.0, 1.0, 1.0], [0.0] * 6])
+    path = threshold_path(doubts, losses, RowCosts(np.ones(6), np.full(6, 0.01)))
+    assert {round(float(t), 6) for t in path[:, 0]} <= {0.0, 0.25, 0.6, 0.8, 0.95}
+    assert 0.6 in {round(float(t), 6) for t in path[:, 0]}
+
+
+def test_where_doubts_crowd_a_threshold_moves_to_the_widest_gap_nearby() -> None:
+    # 3,000 rows within a hundred-thousandth of a half, and one gap among them that is safe.
+    steps = np.concatenate([np.arange(1500), np.arange(1500) + 1600]) * 2**-25
+    doubts = (0.5 + steps).astype(np.float32)[None]
+    losses = np.stack([np.where(steps < 1550 * 2**-25, 0.0, 1.0), np.zeros(3000)])
+    path = threshold_path(doubts, losses, RowCosts(np.ones(3000), np.full(3000, 0.01)))
+    shares = {float((doubts[0] < t).mean()) for t in path[:, 0]}
+    assert shares == {0.0, 0.5, 1.0}

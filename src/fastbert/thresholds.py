@@ -9,11 +9,13 @@ An exit whose student costs more than it saves keeps the threshold 0 and is not 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-CANDIDATES = 512  # thresholds tried at each exit, at quantiles of the doubt
+CANDIDATES = 512  # thresholds tried at each exit, in the gaps at quantiles of the doubt
+LEAST_GAP = 4  # units in the last place of 1: between nearer doubts rounding may decide
 PRICES = np.geomspace(1e4, 1e-2, 43)  # of one error, in passes through the full model
 SWEEPS = 4  # over the exits for each price; the path starts each price where the last one ended
 LARGEST_STEP = 1 / 100  # between neighbours on the path, of the mean exit layer's whole range
@@ -82,11 +84,7 @@ class _Grid:
 
     @classmethod
     def of(cls, doubts: Float[np.ndarray, "students rows"]) -> "_Grid":
-        candidates = []
-        for doubt in doubts:
-            values = np.quantile(doubt, np.linspace(0, 1, CANDIDATES), method="lower")
-            above = np.minimum(np.nextafter(values[-1], doubt.dtype.type(2)), 1)
-            candidates.append(np.unique([0.0, *values, above]).astype(doubts.dtype))
+        candidates = [_between(doubt) for doubt in doubts]
         gaps = [
             np.searchsorted(candidate, doubt, side="right") - 1
             for candidate, doubt in zip(candidates, doubts, strict=True)
@@ -98,6 +96,29 @@ class _Grid:
 
     def leaving(self, step: Int[np.ndarray, " students"]) -> Bool[np.ndarray, "students rows"]:
         return np.asarray(self.gaps < step[:, None])
+
+
+def _between(doubt: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " candidates"]:
+    """Return thresholds in the middle of gaps between recorded doubts; the first lets nobody go.
+
+    On a doubt, the last bit would decide whether that row leaves, and rounding differs between a
+    row alone and in a batch. Of the gaps from one quantile to the next the last is taken or,
+    where that is too narrow to be safe, the widest; without a safe one there is no candidate.
+    """
+    ordered = np.sort(doubt)
+    quantiles = ordered[(np.linspace(0, 1, CANDIDATES) * (len(ordered) - 1)).astype(np.int64)]
+    edges = np.unique(np.concatenate([[0], ordered, [1]]).astype(doubt.dtype))
+    gaps = np.diff(edges)
+    stretches = np.unique(np.searchsorted(edges, [0, *quantiles, 1]))
+    narrowest = LEAST_GAP * np.finfo(doubt.dtype).eps
+    chosen = []
+    for start, end in pairwise(stretches.tolist()):
+        gap = end - 1
+        if gaps[gap] < narrowest:
+            gap = start + int(gaps[start:end].argmax())
+        if gaps[gap] >= narrowest:
+            chosen.append(gap)
+    return np.concatenate([edges[:1], edges[chosen] + gaps[chosen] / 2]).astype(doubt.dtype)
 
 
 def _descend(
@@ -147,14 +168,23 @@ def _gradually(
     grid: _Grid, start: Int[np.ndarray, " students"], end: Int[np.ndarray, " students"]
 ) -> Iterator[Int[np.ndarray, " students"]]:
     """Yield settings from `start` (left out) to `end`, close enough to hit any cost."""
-    depth = [_first(grid.leaving(step)).mean() for step in (start, end)]
-    far = depth[0] - depth[1] > LARGEST_STEP * len(grid.gaps)
-    middle = start + (end - start) // 2
-    if far and (middle != start).any():
-        yield from _gradually(grid, start, middle)
-        yield from _gradually(grid, middle, end)
-    else:
-        yield end
+
+    def depth(step: Int[np.ndarray, " students"]) -> float:
+        return float(_first(grid.leaving(step)).mean())
+
+    def between(
+        start: Int[np.ndarray, " students"], above: float,
+        end: Int[np.ndarray, " students"], below: float,
+    ) -> Iterator[Int[np.ndarray, " students"]]:  # fmt: skip
+        middle = start + (end - start) // 2
+        if above - below > LARGEST_STEP * len(grid.gaps) and (middle != start).any():
+            there = depth(middle)
+            yield from between(start, above, middle, there)
+            yield from between(middle, there, end, below)
+        else:
+            yield end
+
+    yield from between(start, depth(start), end, depth(end))
 
 
 def _first(leaving: Bool[np.ndarray, "students rows"]) -> Int[np.ndarray, " rows"]:
