@@ -3,7 +3,8 @@
 A `Calibration` holds what all exits answered on held-out rows, once. Every goal is then solved
 without the model. Thresholds come from `fastbert.thresholds`, whose path is drawn without
 labels, by what the teacher makes of the students' answers: this says the same with less noise.
-Labels choose the point on it. A goal with a confidence follows `fastbert.guarantee`.
+Labels choose the point on it, and where rows are few the teacher has a say in that too. A goal
+with a confidence follows `fastbert.guarantee`.
 """
 
 import decimal
@@ -12,7 +13,7 @@ import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
-from typing import Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -34,6 +35,9 @@ LEAST_ROWS = 20  # fewer say nothing about 11 thresholds
 ROWS_TO_SPLIT = 3_000  # with fewer, a promise does better with equal thresholds and every row
 PATH_SHARE = 5  # one row in so many draws the path that the others test
 BETTING_FROM = 1.5  # times the rows it needs without any loss; below, betting learns too late
+TEXTS_LOST = 2  # taken to be answered worse besides those that are: few rows hide a few errors
+LEAST_SHARE = 1 / 5  # of an allowed drop, which is left however few the rows
+STANDARD_ERRORS = 2  # by which the teacher's expectation may raise a measured drop
 SEED = 0  # of the order in which rows are split and bet on
 
 # Equal thresholds, fixed before any row is seen; finer near 0, where sure students are.
@@ -59,10 +63,11 @@ class Goal:
 
     Args:
         max_drop: At most so much worse than the full model, as a share: 0.005 is half a point.
+            With few rows more is asked of them than that, so that it holds on other texts too.
         metric: Of what: accuracy, macro F1, or agreement with the full model's answers, which
             needs no labels. By default accuracy where there are labels.
         confidence: With `max_drop`, the probability that it holds for unseen texts, such as 0.95;
-            without it the drop is what was measured.
+            without it nothing is promised.
         min_speedup: At least so many times fewer FLOPs than the full model.
         max_mean_layers: At most so many encoder layers on average.
         max_flops: At most so many FLOPs a text on average.
@@ -180,6 +185,8 @@ class OperatingPoint:
         accuracy: Share of rows answered right; None without labels.
         macro_f1: F1 averaged over the classes; None without labels.
         agreement: Share of rows answered like the full model.
+        expected_drop: Share of rows answered worse than by the full model, less those answered
+            better, if classes are as likely as the full model says.
         mean_exit_layer: Encoder layers a row ran on average.
         flops: Mean of a row's FLOPs, true count.
         speedup_flops: FLOPs of the full model without students over those spent.
@@ -192,6 +199,7 @@ class OperatingPoint:
     accuracy: float | None
     macro_f1: float | None
     agreement: float
+    expected_drop: float
     mean_exit_layer: float
     flops: float
     speedup_flops: float
@@ -242,11 +250,18 @@ class AnsweredRows:
         """The class that each exit answers."""
         return np.asarray(self.recorded.recorded.argmax(axis=-1))
 
+    @cached_property
+    def expected_losses(self) -> Float[np.ndarray, "exits rows"]:
+        """How likely each answer is wrong, if classes are as likely as the teacher says."""
+        teacher = np.exp(log_softmax(self.recorded.recorded[-1]))
+        return np.asarray(1 - teacher[np.arange(len(teacher)), self.answers])
+
     def point(self, thresholds: Float[np.ndarray, " students"]) -> OperatingPoint:
         """Return what thresholds give on these rows."""
         criterion = ThresholdCriterion(self.measure, tuple(map(float, thresholds)))
         exit_layers = exit_layers_at(self.doubts, thresholds)
-        answers = self.answers[exit_layers - 1, np.arange(len(exit_layers))]
+        given = exit_layers - 1, np.arange(len(exit_layers))
+        answers, losses = self.answers[given], self.expected_losses[given]
         layers = self.shape.num_layers
         watched = [layer for layer in range(1, layers) if criterion.watches(layer)]
         asked = self.shape.students_asked(exit_layers, watched)
@@ -256,6 +271,7 @@ class AnsweredRows:
             accuracy=None if self.truth is None else float((answers == self.truth).mean()),
             macro_f1=None if self.truth is None else macro_f1(answers, self.truth),
             agreement=float((answers == self.answers[-1]).mean()),
+            expected_drop=float((losses - self.expected_losses[-1]).mean(dtype=np.float64)),
             mean_exit_layer=float(exit_layers.mean()),
             flops=flops,
             speedup_flops=float(self.shape.full_flops(self.lengths).mean()) / flops,
@@ -293,6 +309,30 @@ def check_enough(rows: int) -> None:
     """
     if rows < LEAST_ROWS:
         raise CalibrationError(f"calibrating takes at least {LEAST_ROWS} rows, got {rows}")
+
+
+def allowed_drop(max_drop: float, rows: int) -> float:
+    """Return what so few rows may show of a drop, for it to hold on others too.
+
+    Some texts are taken to be answered worse besides those that are, but a share of the drop is
+    left however few the rows. It rises with `max_drop`, and with many rows it is that.
+    """
+    return max(max_drop - TEXTS_LOST / rows, max_drop * LEAST_SHARE)
+
+
+def overlooked_drop(measured: Any, expected: Any, changed: Any, rows: int) -> Any:
+    """Return how much accuracy is lost beyond what was measured, for any number of settings.
+
+    It is what the teacher expects beyond it, within two standard errors of what was measured.
+
+    Args:
+        measured: The accuracy lost, by the labels.
+        expected: The accuracy lost, by what the teacher thinks of all classes.
+        changed: Share of the rows that get another answer.
+        rows: How many.
+    """
+    error = np.sqrt(changed * rows + 1) / rows
+    return np.clip(expected - measured, 0, STANDARD_ERRORS * error)
 
 
 @dataclass(frozen=True)
@@ -355,8 +395,21 @@ class Calibration(AnsweredRows):
         if goal.confidence is not None:
             return self._promised(metric, max_drop, goal.confidence)
         full = self.points[0].quality(metric)
-        good = [p for p in self.points if p.quality(metric) >= full - max_drop - 1e-9]
+        allowed = allowed_drop(max_drop, self.recorded.num_rows)
+        good = [
+            point
+            for point in self.points
+            if full - point.quality(metric) + self._overlooked(point) <= allowed + 1e-9
+        ]
         return min(good, key=lambda point: point.flops)
+
+    def _overlooked(self, point: OperatingPoint) -> float:
+        """Return how much accuracy is lost beyond what was measured; 0 without labels."""
+        full = self.points[0].accuracy
+        if point.accuracy is None or full is None:
+            return 0.0
+        measured, rows = full - point.accuracy, self.recorded.num_rows
+        return float(overlooked_drop(measured, point.expected_drop, 1 - point.agreement, rows))
 
     def _within_budget(self, goal: Goal) -> OperatingPoint:
         """Return the slowest point that is fast enough: thresholds rise no further than needed."""
@@ -455,8 +508,6 @@ class Calibration(AnsweredRows):
 
     def _path(self, rows: Bool[np.ndarray, " rows"]) -> Float[np.ndarray, "points students"]:
         """Draw a path from some of the rows, by what the teacher expects each answer to lose."""
-        teacher = np.exp(log_softmax(self.recorded.recorded[-1, rows]))
-        losses = 1 - teacher[np.arange(len(teacher)), self.answers[:, rows]]
         lengths = self.lengths[rows]
         layer = self.shape.layer_flops(lengths).astype(np.float64)
         student = self.shape.student_flops(lengths).astype(np.float64)
@@ -464,7 +515,7 @@ class Calibration(AnsweredRows):
             # An exit costs more time than its FLOPs say: small products, and a way to Python.
             student = layer * self.times.student / self.times.layer
         costs = RowCosts(layer, student, self.measure.looks_back)
-        return threshold_path(self.doubts[:, rows], losses, costs)
+        return threshold_path(self.doubts[:, rows], self.expected_losses[:, rows], costs)
 
 
 # Which figure of a point a budget speaks of, when it is kept, and what the best figure would be.
