@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 from machine import write_result
-from recorded import Run, recorded_runs, with_measure
+from recorded import Run, fewest_layers, recorded_runs, speed_curve, with_measure
 from scipy.optimize import isotonic_regression
 from tqdm import tqdm
 
-from fastbert.calibration import choose_speed, speed_curve
 from fastbert.goals import Goal, OperatingPoint
 from fastbert.measures import DEFAULT_MEASURE, MEASURES
 
@@ -134,7 +133,7 @@ def gain_of(run: Run, name: str) -> dict[str, Any]:
 def paper_point(run: Run) -> OperatingPoint:
     """Return on test the paper's criterion at the speed that dev chose."""
     assert run.dev.truth is not None
-    speed = choose_speed(speed_curve(run.dev.recorded, run.dev.truth), MAX_DROP)
+    speed = fewest_layers(speed_curve(run.dev.recorded, run.dev.truth), MAX_DROP)
     return run.test.point(np.full(len(run.dev.doubts), speed, np.float32))
 
 

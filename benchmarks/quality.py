@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 from machine import ENCODER, RESULTS, SHARED, require_shared, write_result
+from recorded import SpeedPoint, fewest_layers, speed_curve
 from students import MAX_LENGTH, TRAIN_ROWS, Trial, record_all, summary, teach_students, truth_of
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
-from fastbert.calibration import RecordedExits, SpeedPoint, choose_speed, speed_curve
+from fastbert.calibration import RecordedExits
 from fastbert.criteria import EntropyCriterion
 from fastbert.data import Columns, Example, label_names, load_examples
 from fastbert.folder import EarlyExitConfig, seal, staged_folder
@@ -158,7 +159,7 @@ def keep_model(
             model.num_exits,
             MAX_LENGTH,
             model.layout,
-            speed=choose_speed(speed_curve(dev, truth), MAX_DROP),
+            speed=fewest_layers(speed_curve(dev, truth), MAX_DROP),
         )
         seal(stage, config)
 
@@ -169,7 +170,7 @@ def judge(
     """Choose a speed on dev by each rule and read test with it."""
     curve = speed_curve(recorded["dev"], truth["dev"])
     rules = {
-        f"fewest layers within {100 * MAX_DROP} points on dev": choose_speed(curve, MAX_DROP),
+        f"fewest layers within {100 * MAX_DROP} points on dev": fewest_layers(curve, MAX_DROP),
     }
     for saving in MIN_SAVINGS:
         max_layers = recorded["dev"].num_exits / saving

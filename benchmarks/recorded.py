@@ -10,7 +10,7 @@ from machine import RESULTS
 
 from fastbert.calibration import RecordedExits
 from fastbert.cost import ModelShape
-from fastbert.criteria import Measure
+from fastbert.criteria import EntropyCriterion, Measure
 from fastbert.goals import Calibration
 from fastbert.learned import fit_learned_exit
 from fastbert.measures import MEASURES, Entropy
@@ -65,3 +65,28 @@ def _rows(arrays: Any, split: str, shape: ModelShape) -> Calibration:
         shape,
         Entropy(),  # the paper's, unless told otherwise
     )
+
+
+@dataclass(frozen=True)
+class SpeedPoint:
+    """What one of the paper's speeds gives on labelled rows; layers are those a row runs."""
+
+    speed: float
+    accuracy: float
+    mean_exit_layer: float
+
+
+def speed_curve(recorded: RecordedExits, truth: np.ndarray) -> list[SpeedPoint]:
+    """Replay speeds from 0 to 1 in steps of a hundredth."""
+    points = []
+    for speed in (round(step / 100, 2) for step in range(101)):
+        result = recorded.replay(EntropyCriterion(speed))
+        accuracy = float((result.logits.argmax(axis=-1) == truth).mean())
+        points.append(SpeedPoint(speed, accuracy, float(result.exit_layer.mean())))
+    return points
+
+
+def fewest_layers(curve: list[SpeedPoint], max_drop: float) -> float:
+    """Return the speed with the fewest layers that loses at most `max_drop` against speed 0."""
+    good = [point for point in curve if point.accuracy >= curve[0].accuracy - max_drop - 1e-9]
+    return min(good, key=lambda point: (point.mean_exit_layer, point.speed)).speed

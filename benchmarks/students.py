@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from machine import SHARED, require_shared, write_result
+from recorded import fewest_layers, speed_curve
 from transformers import set_seed
 
-from fastbert.calibration import RecordedExits, choose_speed, speed_curve
+from fastbert.calibration import RecordedExits
 from fastbert.data import Columns, Example, load_examples
 from fastbert.folder import StudentLayout
 from fastbert.nn.backend import batch_tensors
@@ -136,7 +137,7 @@ def summary(recorded: RecordedExits, truth: np.ndarray) -> dict[str, Any]:
     curve = speed_curve(recorded, truth)
     savings = {}
     for drop in (0.002, 0.005, 0.01):
-        speed = choose_speed(curve, drop)
+        speed = fewest_layers(curve, drop)
         point = next(point for point in curve if point.speed == speed)
         savings[str(drop)] = {
             "speed": speed,
