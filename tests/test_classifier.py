@@ -20,7 +20,6 @@ from fastbert.errors import CalibrationError, FolderError
 from fastbert.folder import (
     EarlyExitConfig,
     StudentLayout,
-    open_folder,
     own_files,
     seal,
     staged_folder,
@@ -225,25 +224,38 @@ def test_a_saved_copy_answers_bit_equal(classifier: FastBertClassifier, tmp_path
     assert np.array_equal(copy.predict_proba(texts), classifier.predict_proba(texts))
 
 
-def test_what_is_pushed_to_the_hub_is_the_whole_folder(
+def test_pushing_hands_over_the_folder_and_what_was_asked_for(
     classifier: FastBertClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pushed: dict[str, Any] = {}
+    asked: list[Any] = []
 
-    class Hub:
-        def __init__(self, token: str | None) -> None:
-            pushed["token"] = token
+    def push(*arguments: Any) -> str:
+        asked.extend(arguments)
+        return "https://hub/me/reviews"
 
-        def create_repo(self, repo_id: str, private: bool | None, exist_ok: bool) -> Any:
-            return type("Url", (), {"repo_id": f"me/{repo_id}"})
+    monkeypatch.setattr("fastbert.classifier.push_folder", push)
+    address = classifier.push_to_hub("reviews", private=True, token="secret")
+    assert address == "https://hub/me/reviews"
+    message = "Upload FastBERT classifier"
+    assert asked == [classifier.folder, "reviews", True, "secret", message]
 
-        def upload_folder(self, repo_id: str, folder_path: Path, commit_message: str) -> Any:
-            pushed["labels"] = open_folder(folder_path).config.labels
-            return type("Commit", (), {"commit_url": f"https://hub/{repo_id}"})
 
-    monkeypatch.setattr("fastbert.classifier.HfApi", Hub)
-    assert classifier.push_to_hub("reviews", token="secret") == "https://hub/me/reviews"
-    assert pushed == {"token": "secret", "labels": LABELS}
+@pytest.mark.parametrize(("device", "runtime"), [(None, "auto"), ("cpu", "torch")])
+def test_what_is_not_a_folder_is_fetched_for_the_runtime_that_shall_run_it(
+    classifier: FastBertClassifier,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str | None,
+    runtime: str,
+) -> None:
+    asked: list[Any] = []
+
+    def fetch(*arguments: Any) -> Path:
+        asked.extend(arguments)
+        return classifier.folder.path
+
+    monkeypatch.setattr("fastbert.classifier.fetch_folder", fetch)
+    FastBertClassifier.from_pretrained("me/reviews", revision="v1", token="secret", device=device)
+    assert asked == ["me/reviews", "v1", "secret", runtime]
 
 
 @pytest.mark.parametrize("kind", [str, Path])

@@ -1096,11 +1096,17 @@ def test_a_load_between_the_renames_of_a_living_save_waits_for_it(
     old = killed_between_renames(model)
     lock = os.open(old.with_name("lock"), os.O_RDWR)
     fcntl.flock(lock, fcntl.LOCK_EX)  # as long as it lives
-    waits = iter([lambda: None, lambda: os.rename(old, model)])
-    monkeypatch.setattr(folder_module.time, "sleep", lambda _: next(waits)())
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            os.rename(old, model)
+
+    monkeypatch.setattr("fastbert.folder.time.sleep", sleep)
 
     assert open_folder(model).config.labels == LABELS
-    assert next(waits, None) is None
+    assert len(waits) == 2
     os.close(lock)
 
 

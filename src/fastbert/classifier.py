@@ -5,12 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeGuard, TypeVar, Unpack, cast, overload
 
 import numpy as np
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from jaxtyping import Float, Int
 
 from fastbert.calibration import RecordedExits
@@ -31,7 +28,7 @@ from fastbert.criteria import (
     uncertainty,
 )
 from fastbert.engine import ExitBackend, ExitResult, classify, record
-from fastbert.errors import CalibrationError, FolderError, MissingExtraError
+from fastbert.errors import CalibrationError, MissingExtraError
 from fastbert.extras import needs_extra
 from fastbert.folder import EarlyExitConfig, ModelFolder, copy_folder, lies_here, open_folder
 from fastbert.goals import (
@@ -44,6 +41,7 @@ from fastbert.goals import (
     OperatingPoint,
     check_enough,
 )
+from fastbert.hub import fetch_folder, push_folder
 from fastbert.measures import DEFAULT_MEASURE, MEASURES
 from fastbert.runtime.open import RuntimeName, export_to_run, open_backend
 from fastbert.text import TextEncoder, TokenBatch, Tokens, batches_of_similar_length
@@ -185,9 +183,13 @@ class FastBertClassifier:
             MissingExtraError: The runtime is not installed.
             ValueError: There is no such runtime, or `workers` is less than 1.
         """
-        folder = open_folder(_local_folder(folder_or_hub_id, revision, token))
+        wanted: RuntimeName = runtime if device is None else "torch"
+        path = folder_or_hub_id
+        if isinstance(path, str) and not lies_here(path):
+            path = fetch_folder(path, revision, token, wanted)
+        folder = open_folder(path)
         encoder = TextEncoder.from_folder(folder.path, folder.config.max_length)
-        export = export_to_run(folder, runtime if device is None else "torch")
+        export = export_to_run(folder, wanted)
         if export is None:
             backend, answerer = _torch_backend(folder, device, threads), TORCH
         else:
@@ -212,15 +214,14 @@ class FastBertClassifier:
         token: str | None = None,
         commit_message: str = "Upload FastBERT classifier",
     ) -> str:
-        """Upload the model folder to the Hugging Face Hub and return the address of the commit."""
-        api = HfApi(token=token)
-        repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        with TemporaryDirectory() as parent:
-            copy = Path(parent) / "model"
-            self.save_pretrained(copy)
-            return api.upload_folder(
-                repo_id=repo, folder_path=copy, commit_message=commit_message
-            ).commit_url
+        """Upload the model to the Hugging Face Hub and return the address of the commit.
+
+        What else lies in the model folder is not uploaded.
+
+        Raises:
+            FolderError: The repository holds another model, or the folder was replaced.
+        """
+        return push_folder(self.folder, repo_id, private, token, commit_message)
 
     # The speed for a goal.
 
@@ -493,33 +494,6 @@ def _is_one(texts: object) -> TypeGuard[Text]:
     if isinstance(texts, tuple):
         return len(texts) == 2 and all(isinstance(text, str) for text in texts)
     return isinstance(texts, str)
-
-
-def _local_folder(folder_or_hub_id: str | Path, revision: str | None, token: str | None) -> Path:
-    if isinstance(folder_or_hub_id, Path) or lies_here(folder_or_hub_id):
-        return Path(folder_or_hub_id)
-    try:
-        return Path(
-            snapshot_download(
-                folder_or_hub_id,
-                revision=revision,
-                token=token,
-                allow_patterns=[
-                    "*.json",
-                    "*.safetensors",
-                    "*.md",
-                    "*.txt",
-                    "*.xml",
-                    "*.bin",
-                    "*.onnx",
-                ],
-            )
-        )
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise FolderError(
-            f"{folder_or_hub_id}: no such folder, and the Hub could not give it: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
 
 
 def _torch_backend(

@@ -42,6 +42,10 @@ def flip(name: str) -> Callable[[Path], None]:
     return damage
 
 
+def listing(name: str) -> Callable[[Path], None]:
+    return rewrite(lambda record: record["files"].update({name: "0" * 64}))
+
+
 @pytest.mark.parametrize(
     ("runtime", "precision", "bits"),
     [("onnx", "int8", 8), ("openvino", "int8", 8), ("onnx", "fp32", None)],
@@ -98,11 +102,7 @@ def test_an_export_of_version_0_1_is_known_to_have_weights_of_8_bits(
             r"layer_02.bin: is not listed in manifest.json",
         ),
         *[
-            (
-                "openvino",
-                rewrite(lambda it, name=name: it["files"].update({name: "0" * 64})),
-                rf"manifest.json: lists '{name}', which is no file of an export",
-            )
+            ("openvino", listing(name), rf"manifest.json: lists '{name}', which is no file of an")
             for name in ("/etc/passwd", "../config.json", "layer_05.xml", "adaptive.onnx", "")
         ],
         (
