@@ -270,9 +270,10 @@ def test_a_damaged_file_is_named_and_the_model_still_opens(
     damaged = damage(path.read_bytes())
     path.unlink() if damaged is None else path.write_bytes(damaged)
 
-    assert open_folder(folder.path).config == sealed.config  # a speed does without it
+    opened = open_folder(folder.path)
+    assert opened.config == sealed.config  # a speed does without it
     with pytest.raises(FolderError, match=rf"model/{CALIBRATION_FILE}: {message}"):
-        load_calibration(sealed)
+        load_calibration(opened)
 
 
 def test_what_is_no_safetensors_under_its_hash_is_named(folder: ModelFolder) -> None:

@@ -1,5 +1,6 @@
 """The classifier people use: exact in batches, in the caller's order, equal to the plain model."""
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -340,6 +341,27 @@ def test_tensors_that_do_not_fit_are_named_even_under_a_fresh_seal(
         FastBertClassifier.from_pretrained(damaged)
     assert file in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "students.safetensors"])
+@pytest.mark.parametrize("broken", [b"", b"\x80\x04.", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"{}x"])
+def test_a_damaged_header_is_named_even_under_a_fresh_seal(
+    damaged: Path, file: str, broken: bytes
+) -> None:
+    (damaged / file).write_bytes(broken)
+    reseal(damaged)
+    with pytest.raises(FolderError, match=rf"{file}: cannot be read as safetensors"):
+        FastBertClassifier.from_pretrained(damaged, runtime="torch")
+
+
+def test_a_family_that_transformers_does_not_know_is_named(damaged: Path) -> None:
+    config = json.loads((damaged / "config.json").read_text("utf-8"))
+    (damaged / "config.json").write_text(json.dumps(config | {"model_type": "gert"}), "utf-8")
+    reseal(damaged)
+    with pytest.raises(
+        FolderError, match=r"config\.json: transformers has no classifier of 'gert'"
+    ):
+        FastBertClassifier.from_pretrained(damaged, runtime="torch")
 
 
 def test_the_encoder_is_the_folders(classifier: FastBertClassifier) -> None:

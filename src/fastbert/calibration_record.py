@@ -5,6 +5,7 @@ weights answered and the hash of the file. Texts are not kept. With it any goal 
 the model; it is read when it is first needed, for answers at a given speed do without it.
 """
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save_file
 
 from fastbert.calibration import RecordedExits
 from fastbert.criteria import Measure
@@ -171,12 +172,15 @@ def load_calibration(folder: ModelFolder, measure: Measure | None = None) -> Cal
     """
     record = read_record(folder)
     path = folder.path / CALIBRATION_FILE
-    if not path.is_file():
+    file = folder.files.get(CALIBRATION_FILE)
+    if file is None:
         raise FolderError(f"{path}: is missing; calibrate again with `fastbert calibrate`")
-    if hash_of_file(path) != record.sha256:
+    content = file.read_bytes()
+    # Hashed again: it is read when a goal is first asked for, perhaps days after it was opened.
+    if hashlib.sha256(content).hexdigest() != record.sha256:
         raise FolderError(f"{path}: does not match its hash; calibrate again")
     try:
-        arrays = load_file(path)
+        arrays = load(content)
     except SafetensorError as error:
         raise FolderError(f"{path}: cannot be read as safetensors: {error}") from error
     labels = arrays.get("labels")

@@ -188,7 +188,7 @@ class FastBertClassifier:
         if isinstance(path, str) and not lies_here(path):
             path = fetch_folder(path, revision, token, wanted)
         folder = open_folder(path)
-        encoder = TextEncoder.from_folder(folder.path, folder.config.max_length)
+        encoder = folder.text_encoder()
         export = export_to_run(folder, wanted)
         if export is None:
             backend, answerer = _torch_backend(folder, device, threads), TORCH

@@ -26,12 +26,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load
+from safetensors import SafetensorError
 
 from fastbert.cost import ModelShape, config_value
 from fastbert.errors import FolderError
+from fastbert.open_file import OpenFile
+from fastbert.text import TextEncoder
 
 MODEL_CONFIG_FILE = "config.json"
 TEACHER_FILE = "model.safetensors"
@@ -206,7 +206,7 @@ class EarlyExitConfig:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @staticmethod
-    def read(path: Path) -> "EarlyExitConfig":
+    def read(path: Path | OpenFile) -> "EarlyExitConfig":
         """Read early_exit.json strictly, its own hash included.
 
         Raises:
@@ -286,7 +286,7 @@ JSON_NAMES = {
 
 
 def _check_keys(
-    path: Path, where: str, record: dict[str, Any], types: Mapping[str, tuple[type, ...]]
+    path: Path | OpenFile, where: str, record: dict[str, Any], types: Mapping[str, tuple[type, ...]]
 ) -> None:
     for key in types:
         if key not in record:
@@ -335,7 +335,7 @@ def _default_point(record: dict[str, Any] | None) -> DefaultPoint | None:
     return DefaultPoint(record["measure"], tuple(record["thresholds"]), record["goal"])
 
 
-def _check_items(path: Path, key: str, items: Any, allowed: type) -> None:
+def _check_items(path: Path | OpenFile, key: str, items: Any, allowed: type) -> None:
     for item in items:
         if type(item) is not allowed:
             raise FolderError(
@@ -344,12 +344,12 @@ def _check_items(path: Path, key: str, items: Any, allowed: type) -> None:
             )
 
 
-def _check_choice(path: Path, key: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_choice(path: Path | OpenFile, key: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise FolderError(f'{path}: key "{key}" must be one of {choices}, got {value!r}')
 
 
-def _check_hashes(path: Path, record: dict[str, Any]) -> None:
+def _check_hashes(path: Path | OpenFile, record: dict[str, Any]) -> None:
     hashes = record["hashes"]
     _check_items(path, "hashes", hashes.values(), str)
     needed = {*HASHED_FILES, LABELS_HASH, SETTINGS_HASH}
@@ -393,11 +393,14 @@ class ModelFolder:
         path: Where it lies.
         config: What its early_exit.json says.
         model_config: What its config.json says.
+        files: The files that were verified, by name, and the calibration's, which whoever reads it
+            verifies. They stay what they were, also when another folder takes their place.
     """
 
     path: Path
     config: EarlyExitConfig
     model_config: dict[str, Any]
+    files: Mapping[str, OpenFile] = field(repr=False, compare=False)
 
     @property
     def shape(self) -> ModelShape:
@@ -412,28 +415,19 @@ class ModelFolder:
             student_heads=students.num_heads,
         )
 
-    def read_students(self) -> dict[str, np.ndarray]:
-        """Read students.safetensors; the bytes that are used are the bytes that are hashed.
+    @property
+    def is_in_place(self) -> bool:
+        """Whether this folder, and not a later one, still lies at its path."""
+        return self.files[EARLY_EXIT_FILE].is_in_place
+
+    def text_encoder(self) -> TextEncoder:
+        """Return the tokenizer, which cuts texts to the model's length.
 
         Raises:
-            FolderError: The file has changed since the folder was opened, or a tensor is not
-                32-bit floating point, NaN or infinite.
+            FolderError: A file is damaged, or names no padding token.
         """
-        path = self.path / STUDENTS_FILE
-        with _readable(path):
-            content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != self.config.hashes[STUDENTS_FILE]:
-            raise _changed(path)
-        try:
-            tensors: dict[str, np.ndarray] = load(content)
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise FolderError(f"{path}: cannot be read as safetensors: {error}") from error
-        for name, tensor in tensors.items():
-            if tensor.dtype != np.float32:
-                raise FolderError(f"{path}: tensor {name} must be float32, got {tensor.dtype}")
-            if not np.isfinite(tensor).all():
-                raise FolderError(f"{path}: tensor {name} holds NaN or infinite values")
-        return tensors
+        tokenizer, config = self.files[TOKENIZER_FILE], self.files[TOKENIZER_CONFIG_FILE]
+        return TextEncoder.from_files(tokenizer, config, self.config.max_length)
 
 
 def open_folder(path: str | Path) -> ModelFolder:
@@ -442,7 +436,8 @@ def open_folder(path: str | Path) -> ModelFolder:
     All files are there, early_exit.json is understood, config.json names the same labels in the
     same order and the same number of layers, no token id lies outside `vocab_size` of
     config.json (that the embedding matrix has so many rows is for `check_tensors` to say), and
-    every file that decides an answer has the hash it was saved with.
+    every file that decides an answer has the hash it was saved with. A folder that is replaced in
+    the meantime is opened again.
 
     Args:
         path: The folder; `~` is understood, links are followed.
@@ -451,32 +446,39 @@ def open_folder(path: str | Path) -> ModelFolder:
         FolderError: Anything of this is not so; the message names the file.
     """
     path = _expanded(path)
+    for attempt in range(1, SWAP_ATTEMPTS + 1):
+        lay_here = _identity(path)
+        try:
+            return _opened(path)
+        except FolderError:
+            if attempt == SWAP_ATTEMPTS or lay_here == _identity(path):
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _opened(path: Path) -> ModelFolder:
     with _readable(path):
         _settle_before_reading(path.resolve())
-        config = _read_early_exit(path)
+        files = _open_files(path)
+        config = EarlyExitConfig.read(files[EARLY_EXIT_FILE])
         for name in HASHED_FILES:
-            if not (path / name).is_file():
+            if name not in files:
                 raise FolderError(f"{path / name}: is missing; the folder is not complete")
-        model_config = _read_json(path / MODEL_CONFIG_FILE)
-        check_agreement(path, config, model_config, _largest_token_id(path / TOKENIZER_FILE))
+        model_config = _read_json(files[MODEL_CONFIG_FILE])
+        check_agreement(path, config, model_config, _largest_token_id(files[TOKENIZER_FILE]))
         for name in HASHED_FILES:
-            if hash_of_file(path / name) != config.hashes[name]:
+            if files[name].sha256 != config.hashes[name]:
                 raise _changed(path / name)
-    return ModelFolder(path, config, model_config)
+    return ModelFolder(path, config, model_config, files)
 
 
-def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor of a safetensors file, reading its header only.
-
-    Raises:
-        FolderError: The file cannot be read or its header is damaged.
-    """
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return which folder lies at a path, if one does."""
     try:
-        with _readable(path), safe_open(path, framework="numpy") as file:
-            names = file.keys()
-            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
-    except SafetensorError as error:
-        raise FolderError(f"{path}: cannot be read as safetensors: {error}") from error
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def check_tensors(
@@ -510,14 +512,15 @@ def check_tensors(
         raise FolderError(f"{file}: {'; '.join(problems[:3])}{more}")
 
 
-def _read_early_exit(path: Path) -> EarlyExitConfig:
-    """Read early_exit.json, or say what the path is instead of a model folder."""
+def _open_files(path: Path) -> dict[str, OpenFile]:
+    """Open what a model folder has, or say what the path is instead of one."""
     if not path.exists():
         raise FolderError(f"{path}: there is no such folder")
     if not path.is_dir():
         raise FolderError(f"{path}: is a file, not a model folder")
     if (path / EARLY_EXIT_FILE).exists():
-        return EarlyExitConfig.read(path / EARLY_EXIT_FILE)
+        names = (EARLY_EXIT_FILE, *HASHED_FILES, CALIBRATION_FILE)
+        return {name: OpenFile(path / name) for name in names if (path / name).is_file()}
     if (path / MODEL_CONFIG_FILE).exists():
         raise FolderError(
             f"{path}: a plain Hugging Face checkpoint, it has no {EARLY_EXIT_FILE}; distil it with "
@@ -577,7 +580,7 @@ def _labels_of(
     return tuple(str(names[key]) for key in keys)
 
 
-def _largest_token_id(path: Path) -> int:
+def _largest_token_id(path: Path | OpenFile) -> int:
     tokenizer = _read_json(path)
     try:
         vocabulary = tokenizer["model"]["vocab"]
@@ -596,7 +599,7 @@ def _changed(path: Path) -> FolderError:
     )
 
 
-def _read_json(path: Path, *, strict: bool = False) -> dict[str, Any]:
+def _read_json(path: Path | OpenFile, *, strict: bool = False) -> dict[str, Any]:
     """Read a JSON object; `strict` refuses a key given twice and numbers JSON does not have."""
     hooks: dict[str, Any] = {}
     if strict:
@@ -631,7 +634,7 @@ def _expanded(path: str | Path) -> Path:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(path: Path | OpenFile) -> Iterator[None]:
     """Turn what the system says about a file into an error that names it."""
     try:
         yield

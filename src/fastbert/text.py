@@ -21,6 +21,7 @@ from jaxtyping import Int
 from tokenizers import Tokenizer
 
 from fastbert.errors import FolderError
+from fastbert.open_file import OpenFile
 
 # The classes of transformers that give segment ids unless the folder says otherwise. ALBERT's is
 # not among them: since version 5 it gives none.
@@ -92,9 +93,19 @@ class TextEncoder:
             FolderError: A file is missing or damaged, or names no padding token.
             ValueError: `max_length` leaves no room for text beside the special tokens.
         """
-        folder = Path(folder)
-        tokenizer = _read_tokenizer(folder)
-        config = _read_config(folder)
+        tokenizer, config = (
+            _opened(Path(folder), name) for name in ("tokenizer.json", "tokenizer_config.json")
+        )
+        return cls.from_files(tokenizer, config, max_length)
+
+    @classmethod
+    def from_files(
+        cls, tokenizer_file: OpenFile, config_file: OpenFile, max_length: int
+    ) -> "TextEncoder":
+        """Read a tokenizer from its two files; else as `from_folder`."""
+        folder = tokenizer_file.path.parent
+        tokenizer = _read_tokenizer(tokenizer_file)
+        config = _read_config(config_file)
         # Where the config is silent, AutoTokenizer takes the side saved in tokenizer.json.
         saved_truncation = tokenizer.truncation or {}
         truncation_side = config.get("truncation_side", saved_truncation.get("direction", "right"))
@@ -180,28 +191,30 @@ def batches_of_similar_length(
     ]
 
 
-def _read_tokenizer(folder: Path) -> Tokenizer:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise FolderError(f"{folder}: has no tokenizer.json; {_how_to_make_it(folder)}")
+def _opened(folder: Path, name: str) -> OpenFile:
     try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower than Exception itself
-        raise FolderError(f"{path}: damaged ({error}); {_how_to_make_it(folder)}") from error
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "tokenizer_config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        return OpenFile(folder / name)
     except FileNotFoundError as error:
+        raise FolderError(f"{folder}: has no {name}; {_how_to_make_it(folder)}") from error
+
+
+def _read_tokenizer(file: OpenFile) -> Tokenizer:
+    try:
+        return Tokenizer.from_buffer(file.read_bytes())
+    except Exception as error:  # the library raises nothing narrower than Exception itself
         raise FolderError(
-            f"{folder}: has no tokenizer_config.json; {_how_to_make_it(folder)}"
+            f"{file}: damaged ({error}); {_how_to_make_it(file.path.parent)}"
         ) from error
+
+
+def _read_config(file: OpenFile) -> dict[str, Any]:
+    how_to_make_it = _how_to_make_it(file.path.parent)
+    try:
+        config = json.loads(file.read_bytes().decode("utf-8"))
     except ValueError as error:  # neither UTF-8 nor JSON
-        raise FolderError(f"{path}: damaged ({error}); {_how_to_make_it(folder)}") from error
+        raise FolderError(f"{file}: damaged ({error}); {how_to_make_it}") from error
     if not isinstance(config, dict):
-        raise FolderError(f"{path}: must hold a JSON object; {_how_to_make_it(folder)}")
+        raise FolderError(f"{file}: must hold a JSON object; {how_to_make_it}")
     return config
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from fastbert.classifier import FastBertClassifier
 from fastbert.criteria import EntropyCriterion, ThresholdCriterion
 from fastbert.engine import classify, record
 from fastbert.errors import ExportError, FolderError, MissingExtraError
+from fastbert.folder import open_folder
 from fastbert.measures import MaxProbability, Patience
 from fastbert.runtime import onnx_backend, openvino_backend
 from fastbert.runtime import open as open_module
-from fastbert.runtime.manifest import Export, open_export
+from fastbert.runtime.manifest import open_export
 from fastbert.runtime.openvino_backend import OpenVinoBackend
 from fastbert.runtime.stages import KEPT_LAYERS, TOKENS_A_STEP, StageBackend, steps
 from tests.exported import KINDS, export_all
@@ -186,7 +188,7 @@ def test_shapes_are_rounded_up_a_little(
     folders: dict[str, Path], rows: int, length: int, kind: Any
 ) -> None:
     precision, step = kind
-    backend = OpenVinoBackend(Export(folders[precision] / "openvino", "openvino", precision, 4))
+    backend = OpenVinoBackend(open_export(open_folder(folders[precision]), "openvino"))
     fitted_rows, fitted_length = backend.fitting(rows, length)
     assert rows <= fitted_rows <= max(rows * 1.25, rows)
     assert length <= fitted_length < length + step
@@ -194,7 +196,7 @@ def test_shapes_are_rounded_up_a_little(
 
 
 def test_there_are_few_shapes(folders: dict[str, Path]) -> None:
-    backend = OpenVinoBackend(Export(folders["fp32"] / "openvino", "openvino", "fp32", 4))
+    backend = OpenVinoBackend(open_export(open_folder(folders["fp32"]), "openvino"))
     assert len({backend.fitting(rows, 8)[0] for rows in range(1, 33)}) == 16
 
 
@@ -242,7 +244,7 @@ def test_a_precision_that_the_processor_lacks_is_named(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino_backend, "Core", NoBf16)
-    export = Export(folders["fp32"] / "openvino", "openvino", "bf16", 4)
+    export = replace(open_export(open_folder(folders["fp32"]), "openvino"), precision="bf16")
     with pytest.raises(
         ExportError, match=r"bf16, which this processor does not compute in; .*int8"
     ):

@@ -102,7 +102,7 @@ def _sorted(
 def _graphs(folder: ModelFolder, parent: Path, threads: int) -> Iterator[Contender]:
     if not installed("torch", "transformers", "onnx", what="a plain ONNX graph"):
         return
-    encoder = TextEncoder.from_folder(folder.path, folder.config.max_length)
+    encoder = folder.text_encoder()
     graph = parent / "plain.onnx"
     with _silent():
         from fastbert.bench.graph import save_plain_graph

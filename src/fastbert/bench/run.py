@@ -70,7 +70,7 @@ class Sample:
 
 def encoder_of(folder: ModelFolder) -> TextEncoder:
     """Return the tokenizer of a model."""
-    return TextEncoder.from_folder(folder.path, folder.config.max_length)
+    return folder.text_encoder()
 
 
 def is_labelled(examples: Sequence[Example]) -> bool:

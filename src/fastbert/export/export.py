@@ -48,7 +48,6 @@ from fastbert.runtime.manifest import (
     Runtime,
 )
 from fastbert.runtime.open import open_backend
-from fastbert.text import TextEncoder
 
 COMPARED_TEXTS = 1_000
 PACKAGES = ("fastbert-kit", "torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf")
@@ -89,7 +88,7 @@ def export_model(
         raise ExportError("the adaptive file is ONNX: ask for it with --runtime onnx")
     opened = open_folder(folder)
     refuse_what_others_share(opened.path)
-    encoder = TextEncoder.from_folder(opened.path, opened.config.max_length)
+    encoder = opened.text_encoder()
     model = FastBertModel.load(opened)
     original = FastBertClassifier(TorchBackend(model), encoder, opened)
     if stages is None:
@@ -104,7 +103,7 @@ def export_model(
         shutil.rmtree(export.path, ignore_errors=True)
         export.path.mkdir()
         _write_stages(stages, export)
-        exported = FastBertClassifier(open_backend(export), encoder, opened)
+        exported = FastBertClassifier(open_backend(export.opened()), encoder, opened)
         if adaptive:
             onnx.save(_adaptive(stages, original), export.path / ADAPTIVE_FILE)
         parity = compare(original, exported, list(texts or SAMPLE_TEXTS)[:COMPARED_TEXTS], source)
@@ -124,7 +123,7 @@ def export_model(
 
 def traced(folder: ModelFolder) -> list[ModelProto]:
     """Return the stages of a folder's model."""
-    encoder = TextEncoder.from_folder(folder.path, folder.config.max_length)
+    encoder = folder.text_encoder()
     return stage_models(FastBertModel.load(folder), gives_segments=encoder.gives_segments)
 
 

@@ -11,11 +11,14 @@ from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
     AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
@@ -27,17 +30,18 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from fastbert.errors import BackboneError, FolderError
 from fastbert.folder import (
+    MODEL_CONFIG_FILE,
     STUDENTS_FILE,
     TEACHER_FILE,
     TOKENIZER_FILE,
     ModelFolder,
     StudentLayout,
     check_tensors,
-    tensor_shapes,
 )
 from fastbert.nn.backbones import LayerState, backbone_for
 from fastbert.nn.checkpoint import refuse_unreadable, refuse_unreadable_tokenizer
 from fastbert.nn.heads import ExitHead, padding_bias
+from fastbert.open_file import OpenFile
 
 Layout = Literal["pretrained", "paper"]
 
@@ -151,28 +155,24 @@ class FastBertModel(nn.Module):
 
     @classmethod
     def load(cls, folder: ModelFolder) -> "FastBertModel":
-        """Read a model folder whose hashes have been checked.
+        """Read a model folder, from the bytes whose hashes have been checked.
 
         Raises:
             FolderError: A tensor is missing, left over, of another shape, NaN or infinite.
         """
         config = folder.config
-        weights = folder.path / TEACHER_FILE
-        num_labels = len(config.labels)
+        weights = folder.files[TEACHER_FILE]
         if config.layout == "paper":
-            encoder, report = AutoModel.from_pretrained(folder.path, **LOADING)
-            teacher: Teacher = PaperClassifier(encoder, num_labels, config.students)
+            encoder = _from_folder(MODEL_MAPPING, folder)
+            teacher: Teacher = PaperClassifier(encoder, len(config.labels), config.students)
         else:
-            teacher, report = AutoModelForSequenceClassification.from_pretrained(
-                folder.path, **LOADING
-            )
-        _refuse_unmatched(weights, report)
+            teacher = _from_folder(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, folder)
         model = cls(teacher, config.students)
-        model._load_heads(folder.path / STUDENTS_FILE)
+        model._load_heads(folder.files[STUDENTS_FILE])
         _refuse_non_finite(weights, teacher.state_dict())
         return model.eval()
 
-    def _load_heads(self, path: Path) -> None:
+    def _load_heads(self, file: OpenFile) -> None:
         heads: dict[str, nn.Module] = {"students": self.students}
         if isinstance(self.teacher, PaperClassifier):
             heads["teacher"] = self.teacher.head
@@ -181,9 +181,10 @@ class FastBertModel(nn.Module):
             for prefix, module in heads.items()
             for name, tensor in module.state_dict().items()
         }
-        check_tensors(path.name, expected, tensor_shapes(path))
-        tensors = load_file(path)
-        _refuse_non_finite(path, tensors)
+        tensors = _tensors(file)
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        check_tensors(file.path.name, expected, found)
+        _refuse_non_finite(file, tensors)
         for prefix, module in heads.items():
             start = f"{prefix}."
             module.load_state_dict(
@@ -293,6 +294,32 @@ def _refuse_unnamed_classes(checkpoint: str | Path, names: Mapping[int, Any]) ->
         )
 
 
+def _from_folder(classes: Mapping[Any, Any], folder: ModelFolder) -> Any:
+    """Build a model of the library from the open files of a folder."""
+    family, weights = str(folder.model_config.get("model_type")), folder.files[TEACHER_FILE]
+    try:
+        config = CONFIG_MAPPING[family].from_dict(folder.model_config)
+        model_class = classes[type(config)]
+    except KeyError as error:
+        raise FolderError(
+            f"{folder.files[MODEL_CONFIG_FILE]}: transformers has no classifier of {family!r}"
+        ) from error
+    model, report = model_class.from_pretrained(
+        None, config=config, state_dict=_tensors(weights), **LOADING
+    )
+    _refuse_unmatched(weights, report)
+    return model
+
+
+def _tensors(file: OpenFile) -> dict[str, Tensor]:
+    """Return the tensors of a file, mapped into memory where they lie."""
+    try:
+        with safe_open(file.link, framework="pt") as tensors:
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise FolderError(f"{file}: cannot be read as safetensors: {error}") from error
+
+
 def _from_pretrained(auto: Any, checkpoint: str | Path, **changes: Any) -> tuple[Any, Any]:
     read_config(checkpoint)
     try:
@@ -339,7 +366,7 @@ def _unmatched(report: Mapping[str, Any]) -> list[str]:
     return sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
 
 
-def _refuse_unmatched(path: Path, report: Mapping[str, Any]) -> None:
+def _refuse_unmatched(path: OpenFile, report: Mapping[str, Any]) -> None:
     for what, keys in {
         "missing or of another shape": _unmatched(report),
         "unexpected": sorted(report["unexpected_keys"]),
@@ -348,7 +375,7 @@ def _refuse_unmatched(path: Path, report: Mapping[str, Any]) -> None:
             raise FolderError(f"{path}: tensors {what}: {_some(keys)}")
 
 
-def _refuse_non_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _refuse_non_finite(path: OpenFile, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise FolderError(f"{path}: tensor {name} holds NaN or infinite values")

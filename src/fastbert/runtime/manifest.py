@@ -6,8 +6,9 @@ before it is used: an export of other weights, or a damaged file, is an error th
 """
 
 import json
+import mmap
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +22,9 @@ from fastbert.folder import (
     STUDENTS_FILE,
     TEACHER_FILE,
     ModelFolder,
-    hash_of_file,
     hash_of_json,
 )
+from fastbert.open_file import OpenFile
 
 Runtime = Literal["openvino", "onnx"]
 Precision = Literal["fp32", "bf16", "int8"]
@@ -105,6 +106,7 @@ class Export:
         precision: In what it shall compute.
         num_layers: Encoder layers.
         weight_bits: Of weights in integers; None where there are none.
+        files: The files by name, open; none before they are written.
     """
 
     path: Path
@@ -112,6 +114,7 @@ class Export:
     precision: Precision
     num_layers: int
     weight_bits: int | None = None
+    files: Mapping[str, OpenFile] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def stages(self) -> list[Path]:
@@ -119,9 +122,44 @@ class Export:
         suffix, _ = EXPORT_SUFFIXES[self.runtime]
         return [self.path / f"{name}{suffix}" for name in _stage_names(self.num_layers)]
 
+    def opened(self) -> "Export":
+        """Return the same with the files that lie in its folder now."""
+        return replace(self, files={path.name: OpenFile(path) for path in self.path.iterdir()})
+
+    def open_stages(self) -> list["OpenStage"]:
+        """Return every stage, for segments to be made of at any later time."""
+        return [
+            OpenStage(path, self.files[path.name].read_bytes(), weights and weights.mapped())
+            for path in self.stages
+            for weights in [self.files.get(f"{path.stem}.bin")]
+        ]
+
 
 def _stage_names(num_layers: int) -> list[str]:
     return ["embeddings", *(f"layer_{layer:02d}" for layer in range(1, num_layers + 1))]
+
+
+@dataclass(frozen=True)
+class OpenStage:
+    """A stage as it was when it was opened, whatever lies at its path since.
+
+    Args:
+        path: Where its graph lay; for messages.
+        graph: The bytes of the graph.
+        weights: The file of weights beside it, mapped; None where all are in the graph.
+    """
+
+    path: Path
+    graph: bytes = field(repr=False)
+    weights: mmap.mmap | None = field(repr=False)
+
+    def forget_weights(self) -> None:
+        """Let go of the memory of what was read; what is read again comes from the file again.
+
+        Runtimes rearrange most weights once and never look at the file's again.
+        """
+        if self.weights is not None:
+            self.weights.madvise(mmap.MADV_DONTNEED)
 
 
 def has_export(folder: ModelFolder, runtime: Runtime) -> bool:
@@ -142,6 +180,8 @@ def read_manifest(folder: ModelFolder, runtime: Runtime) -> ExportManifest:
     manifest = read_manifest_file(path / MANIFEST_FILE, folder.config.num_layers, again)
     for name in EXPORTED_FROM:
         if manifest.exported_from.get(name) != folder.config.hashes[name]:
+            if not folder.is_in_place:
+                raise FolderError(f"{folder.path}: was replaced since it was opened; open it again")
             what = "another order of labels" if name == LABELS_HASH else f"another {name}"
             raise FolderError(f"{path}: was exported from {what}; {again}")
     return manifest
@@ -155,13 +195,20 @@ def open_export(folder: ModelFolder, runtime: Runtime) -> Export:
     """
     manifest = read_manifest(folder, runtime)
     path, again = folder.path / runtime, _again(folder, runtime)
+    files = {}
     for name, sha256 in manifest.files.items():
         if not (path / name).is_file():
             raise FolderError(f"{path / name}: is missing; {again}")
-        if hash_of_file(path / name) != sha256:
+        files[name] = OpenFile(path / name)
+        if files[name].sha256 != sha256:
             raise FolderError(f"{path / name}: does not match its hash, it was damaged; {again}")
     export = Export(
-        path, runtime, manifest.precision, folder.config.num_layers, manifest.weight_bits
+        path,
+        runtime,
+        manifest.precision,
+        folder.config.num_layers,
+        manifest.weight_bits,
+        files,
     )
     for stage in export.stages:
         weights = stage.with_suffix(".bin")

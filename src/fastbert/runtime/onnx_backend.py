@@ -1,16 +1,17 @@
 """ONNX Runtime: segments of stages, each joined into one graph."""
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from fastbert.errors import ExportError, FolderError
-from fastbert.runtime.manifest import FULL_RANGE, Export
+from fastbert.runtime.manifest import FULL_RANGE, Export, OpenStage
 from fastbert.runtime.stages import Arrays, StageBackend
 
 
@@ -35,29 +36,44 @@ class OnnxBackend(StageBackend):
                 "--runtime onnx --precision int8`"
             )
         super().__init__(export.num_layers)
-        self._files = export.stages
-        self._options = onnxruntime.SessionOptions()
-        self._options.log_severity_level = 3  # errors; its warnings speak of graphs, not to users
-        self._options.intra_op_num_threads = threads or 0
-        # Each segment has a pool. While another one runs, the threads of this one must not spin.
-        self._options.add_session_config_entry("session.force_spinning_stop", "1")
-        # Weights lie beside the graphs, and the runtime maps them into memory by itself.
-        folder = "session.model_external_initializers_file_folder_path"
-        self._options.add_session_config_entry(folder, str(export.path.resolve()))
+        self._stages = export.open_stages()
+        self._threads = threads or 0
 
     def make_segment(self, done: int, exit_layer: int) -> "OnnxSegment":
         """Join the stages of a segment and hand them to the runtime."""
         first = 0 if done == 0 else done + 1
-        stages = [_read(path) for path in self._files[first : exit_layer + 1]]
+        stages = self._stages[first : exit_layer + 1]
         outputs = ["logits"] if exit_layer == self.num_exits else ["hidden_after", "logits"]
-        return OnnxSegment(join(stages, outputs), self._options)
+        model = join([_read(stage) for stage in stages], outputs)
+        segment = OnnxSegment(model, _weights(model, stages), self._threads)
+        for stage in stages:
+            stage.forget_weights()
+        return segment
 
 
 class OnnxSegment:
     """A session, and which of the feeds it reads."""
 
-    def __init__(self, model: ModelProto, options: onnxruntime.SessionOptions) -> None:
-        """Let the runtime optimise a graph."""
+    def __init__(self, model: ModelProto, weights: Arrays, threads: int) -> None:
+        """Let the runtime optimise a graph.
+
+        Args:
+            model: The graph.
+            weights: What of it lies outside, by name; the runtime reads them where they are.
+            threads: Processor threads of one step; 0 stands for as many as there are cores.
+        """
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors; its warnings speak of graphs, not to users
+        options.intra_op_num_threads = threads
+        # Each segment has a pool. While another one runs, the threads of this one must not spin.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        from_numpy = onnxruntime.OrtValue.ortvalue_from_numpy
+        values = {name: from_numpy(array) for name, array in weights.items()}
+        # The first alone would be copied, the second alone looked for in files.
+        options.add_external_initializers(list(values), list(values.values()))
+        for name, value in values.items():
+            options.add_initializer(name, value)
+        self._weights = weights, values  # the session reads them and does not own them
         self._session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
@@ -93,11 +109,28 @@ def sums_of_full_range_are_exact() -> bool:
     return bool((sums == 255 * 127 * inner).all())
 
 
-def _read(path: Path) -> ModelProto:
+def _read(stage: OpenStage) -> ModelProto:
     try:
-        return onnx.load(path, load_external_data=False)
+        return onnx.load_from_string(stage.graph)
     except Exception as error:  # protobuf's own, which is no public name
-        raise FolderError(f"{path}: cannot be read as ONNX: {error}") from error
+        raise FolderError(f"{stage.path}: cannot be read as ONNX: {error}") from error
+
+
+def _weights(model: ModelProto, stages: Sequence[OpenStage]) -> dict[str, np.ndarray]:
+    """Return what a joined graph has outside of itself, where it lies in the stages' files."""
+    weights = {}
+    for item in model.graph.initializer:
+        if uses_external_data(item):
+            stage = stages[int(item.name.partition("/")[0])]  # `join` puts the number in front
+            place, dtype = ExternalDataInfo(item), helper.tensor_dtype_to_np_dtype(item.data_type)
+            try:
+                flat = np.frombuffer(
+                    stage.weights or b"", dtype, math.prod(item.dims), place.offset or 0
+                )
+            except ValueError as error:
+                raise FolderError(f"{stage.path}: lacks weights: {error}") from error
+            weights[item.name] = flat.reshape(item.dims)
+    return weights
 
 
 def join(stages: Sequence[ModelProto], outputs: Sequence[str]) -> ModelProto:

@@ -18,7 +18,7 @@ import openvino
 from openvino import Core, Model, Node, Output, opset13
 
 from fastbert.errors import ExportError, FolderError
-from fastbert.runtime.manifest import Export
+from fastbert.runtime.manifest import Export, OpenStage
 from fastbert.runtime.stages import Arrays, StageBackend
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -52,7 +52,7 @@ class OpenVinoBackend(StageBackend):
             ExportError: The processor does not compute in the export's precision.
         """
         super().__init__(export.num_layers)
-        self._files = export.stages
+        self._stages = export.open_stages()
         self._core = Core()
         precision = export.precision
         if precision == "bf16" and "BF16" not in self._core.get_property(
@@ -85,17 +85,21 @@ class OpenVinoBackend(StageBackend):
     def make_segment(self, done: int, exit_layer: int) -> "OpenVinoSegment":
         """Join the stages of a segment and compile them."""
         first = 0 if done == 0 else done + 1
-        stages = [self._read(path) for path in self._files[first : exit_layer + 1]]
+        stages = [self._read(stage) for stage in self._stages[first : exit_layer + 1]]
         model = join(stages, gives_hidden=exit_layer < self.num_exits)
         if self._rounds:
             round_activations(model)
-        return OpenVinoSegment(self._core.compile_model(model, "CPU", self._settings))
+        segment = OpenVinoSegment(self._core.compile_model(model, "CPU", self._settings))
+        for stage in self._stages[first : exit_layer + 1]:
+            stage.forget_weights()
+        return segment
 
-    def _read(self, path: Path) -> Model:
+    def _read(self, stage: OpenStage) -> Model:
+        weights = np.frombuffer(stage.weights or bytearray(), np.uint8)
         try:
-            return self._core.read_model(path)
+            return self._core.read_model(stage.graph, openvino.Tensor(weights, shared_memory=True))
         except RuntimeError as error:
-            raise FolderError(f"{path}: cannot be read by OpenVINO: {error}") from error
+            raise FolderError(f"{stage.path}: cannot be read by OpenVINO: {error}") from error
 
 
 def _rounded_up(number: int, step: int) -> int:
