@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastbert.calibration import RecordedExits, ReplayState
-from fastbert.criteria import EntropyCriterion, uncertainty
+from fastbert.criteria import EntropyCriterion, ThresholdCriterion, uncertainty
 from fastbert.engine import classify, record
+from fastbert.measures import MaxProbability
 
 EXITS, ROWS, CLASSES = 4, 50, 3
 
@@ -40,6 +41,18 @@ def test_each_row_leaves_at_its_first_certain_exit(speed: float) -> None:
     certain = uncertainty(recorded) < speed  # [exits, rows]
     certain[-1] = True  # the teacher always answers
     assert result.exit_layer.tolist() == (certain.argmax(axis=0) + 1).tolist()
+
+
+@pytest.mark.parametrize("thresholds", [1, EXITS - 2, EXITS, 23])
+def test_thresholds_of_another_depth_are_refused(thresholds: int) -> None:
+    backend = CountingBackend(random_logits())
+    criterion = ThresholdCriterion(MaxProbability(), (0.5,) * thresholds)
+    with pytest.raises(
+        ValueError, match=rf"each of the 3 students of this model, got {thresholds};"
+    ):
+        classify(backend, np.arange(ROWS), criterion)
+    assert backend.exit_rows == []
+    classify(backend, np.arange(ROWS), ThresholdCriterion(MaxProbability(), (0.5,) * (EXITS - 1)))
 
 
 def test_each_row_gets_the_answer_of_the_exit_at_which_it_left() -> None:

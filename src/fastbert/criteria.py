@@ -156,6 +156,18 @@ class ThresholdCriterion:
                 f"got {list(self.thresholds)}"
             )
 
+    def refuse_other_depth(self, num_exits: int) -> None:
+        """Refuse a model with another number of students than there are thresholds.
+
+        Raises:
+            ValueError: It has.
+        """
+        if len(self.thresholds) != num_exits - 1:
+            raise ValueError(
+                f"thresholds must be one for each of the {num_exits - 1} students of this model, "
+                f"got {len(self.thresholds)}; take those that this model was calibrated to"
+            )
+
     def watches(self, exit_layer: int) -> bool:
         """Return whether a row may leave there or, if the measure looks back, anywhere later."""
         last = len(self.thresholds) if self.measure.looks_back else exit_layer

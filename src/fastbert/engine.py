@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from fastbert.criteria import ExitCriterion
+from fastbert.criteria import ExitCriterion, ThresholdCriterion
 
 State = TypeVar("State")
 Batch = TypeVar("Batch", contravariant=True)
@@ -75,8 +75,13 @@ def classify(
     The criterion sees the logits of the watched exits so far; the teacher answers every row that
     is still there after the last layer.
 
+    Raises:
+        ValueError: The criterion has thresholds for another number of students.
+
     Source: Section 3.3, "Adaptive inference", of Liu et al., FastBERT (ACL 2020).
     """
+    if isinstance(criterion, ThresholdCriterion):
+        criterion.refuse_other_depth(backend.num_exits)
     state = backend.start(batch)
     answers: list[_Answer] = []
     running: np.ndarray | None = None  # which rows; unknown until the first exit answers
