@@ -1,5 +1,6 @@
 """The figures of an evaluation, each checked by another road."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from fastbert.errors import DataError, FolderError
 from fastbert.evaluation import Evaluation, drift_of, evaluate, stage_times
 from fastbert.goals import TIMED_PARTS, StageTimes
 from fastbert.processor import processor_name
+from fastbert.runtime.stages import StageBackend
 from tests.test_classifier import save_model
 from tests.tiny_data import LABELS, examples
 
@@ -46,6 +48,40 @@ def test_each_figure_is_what_it_says(classifier: FastBertClassifier) -> None:
     assert full.exit_layers == [0] * (full.layers - 1) + [ROWS]
     assert fast.speedup_flops > 1.0
     assert fast.speedup_paper > full.speedup_paper
+
+
+class CountingStages(StageBackend):
+    """Stages that answer at random, and count the segments that had to be made."""
+
+    def __init__(self, num_exits: int) -> None:
+        super().__init__(num_exits)
+        self.made: list[tuple[int, int]] = []
+
+    def make_segment(self, done: int, exit_layer: int) -> Any:
+        self.made.append((done, exit_layer))
+
+        def segment(feeds: Any) -> tuple[np.ndarray, np.ndarray]:
+            rows, length = feeds["attention_mask"].shape
+            logits = np.zeros((rows, len(LABELS)), np.float32)
+            logits[:, 0] = feeds["attention_mask"].sum(axis=1) % 7 * exit_layer
+            return np.zeros((rows, length, 5), np.float32), logits
+
+        return segment
+
+
+def test_nothing_is_compiled_while_the_clock_runs(
+    classifier: FastBertClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = CountingStages(classifier.num_layers)
+    staged = FastBertClassifier(backend, classifier.encoder, classifier.folder)
+    made: list[int] = []  # at each look at the clock
+    real = time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: (made.append(len(backend.made)), real())[1])
+    evaluate(staged, examples(ROWS, seed=11), [0.0, SPEED, 1.0], batch_size=8)
+    monkeypatch.undo()
+    assert made[::2] == made[1::2]  # before and after each speed
+    assert made[0] == 1
+    assert made[-1] > 1
 
 
 def test_macro_f1_averages_over_classes(classifier: FastBertClassifier) -> None:

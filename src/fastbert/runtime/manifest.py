@@ -128,11 +128,12 @@ class Export:
 
     def open_stages(self) -> list["OpenStage"]:
         """Return every stage, for segments to be made of at any later time."""
-        return [
-            OpenStage(path, self.files[path.name].read_bytes(), weights and weights.mapped())
-            for path in self.stages
-            for weights in [self.files.get(f"{path.stem}.bin")]
-        ]
+        return [self._open_stage(path) for path in self.stages]
+
+    def _open_stage(self, path: Path) -> "OpenStage":
+        weights = self.files.get(f"{path.stem}.bin")
+        graph = self.files[path.name].read_bytes()
+        return OpenStage(path, graph, None if weights is None else weights.mapped())
 
 
 def _stage_names(num_layers: int) -> list[str]:
