@@ -91,3 +91,17 @@ def test_a_folded_head_gives_the_same_logits(
 
 def test_a_batch_without_padding_needs_no_bias() -> None:
     assert padding_bias(torch.ones(ROWS, LENGTH, dtype=torch.long)) is None
+
+
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+def test_folding_leaves_a_head_in_training_as_it_is(pooling: Literal["first", "mean"]) -> None:
+    head = ExitHead(HIDDEN, CLASSES, StudentLayout(pooling, WIDTH, HEADS)).train()
+    hidden = torch.randn(ROWS, LENGTH, HIDDEN)
+
+    folded = head.folded()
+    assert all(module.training for module in head.modules())
+    torch.manual_seed(1)
+    assert not torch.equal(head(hidden, None), head(hidden, None))  # dropout
+    with torch.no_grad():
+        assert torch.equal(folded(hidden, None), folded(hidden, None))
+        torch.testing.assert_close(folded(hidden, None), head.eval()(hidden, None))

@@ -6,6 +6,8 @@ from the attention, so keys and values are never formed token by token: the proj
 the side of the single query, which gives the same numbers for a fraction of the work.
 """
 
+import copy
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -144,9 +146,9 @@ class FoldedHead:
         """Multiply out the projections of a trained head."""
         attention, heads = head.attention, head.attention.num_heads
         self.num_heads = heads
-        self.attention = attention.eval()
         self.reduce = head.reduce.weight, head.reduce.bias
         self.look_for = None if attention.pooling == "mean" else _look_for(attention)
+        self.attention = copy.deepcopy(attention).eval()  # the head itself may be in training
         value = attention.value.weight.double().unflatten(0, (heads, -1))
         output = attention.output.weight.double().unflatten(1, (heads, -1))
         dense = head.dense.weight.double()
