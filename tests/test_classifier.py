@@ -1,6 +1,8 @@
 """The classifier people use: exact in batches, in the caller's order, equal to the plain model."""
 
+import copy
 import json
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,11 +15,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForSequenceClassification
 
 from fastbert.classifier import FastBertClassifier, Prediction
 from fastbert.criteria import EntropyCriterion, Measure, ThresholdCriterion, uncertainty
-from fastbert.errors import CalibrationError, FolderError
+from fastbert.errors import BackboneError, CalibrationError, FolderError
 from fastbert.folder import (
     EarlyExitConfig,
     StudentLayout,
@@ -27,6 +30,7 @@ from fastbert.folder import (
 )
 from fastbert.goals import Goal, GoalOptions, doubts_of
 from fastbert.measures import MEASURES, LearnedExit, Margin, Patience, TopEntropy
+from fastbert.nn import backend as backend_module
 from fastbert.nn.backend import TorchBackend, batch_tensors
 from fastbert.nn.model import FastBertModel
 from fastbert.text import TextEncoder
@@ -283,23 +287,119 @@ def test_a_hub_name_that_cannot_be_had_is_one_clear_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-class CountingTorch(TorchBackend):
-    """Counts the copies between host and device that the loop asks for."""
+class ScalarReads(TorchDispatchMode):
+    """Counts how often Python reads a number out of a tensor, which waits for the device."""
 
-    copies = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
 
-    def advance(self, state: Any, exit_layer: int) -> tuple[Any, np.ndarray]:
-        self.copies += 1
-        return super().advance(state, exit_layer)
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
 
 
-def test_each_exit_costs_one_copy_from_the_device(classifier: FastBertClassifier) -> None:
+def test_no_number_is_read_row_by_row_or_exit_by_exit(classifier: FastBertClassifier) -> None:
     # FastBERT read GPU scalars row by row to find out who stays.
-    assert isinstance(classifier.backend, TorchBackend)
-    backend = CountingTorch(classifier.backend.model)
-    counting = FastBertClassifier(backend, classifier.encoder, classifier.folder)
-    counting.predict([example.text for example in examples(30)], 0.5, 30)
-    assert backend.copies <= classifier.num_layers
+    texts = [example.text for example in examples(30)]
+
+    def reads(rows: int, speed: float) -> int:
+        with ScalarReads() as scalars:
+            classifier.predict(texts[:rows], speed, 30)
+        return int(scalars.count)
+
+    with ScalarReads() as scalars:
+        bool(torch.ones(2).any())
+    assert scalars.count == 1  # so one would be seen
+    assert reads(30, 0.66) == reads(2, 0.66) == reads(30, 0.0)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_is_refused(
+    classifier: FastBertClassifier, kind: torch.dtype
+) -> None:
+    model = FastBertModel.load(classifier.folder).to(kind)
+    with pytest.raises(
+        BackboneError, match=rf"in float32, and teacher.* is {kind}: call model\.fl"
+    ):
+        TorchBackend(model)
+    half = FastBertModel.load(classifier.folder)
+    half.students.to(kind)
+    with pytest.raises(BackboneError, match=rf"and students.* is {kind}"):
+        TorchBackend(half)
+
+
+# Batches ahead, threads and processes.
+
+
+def test_workers_stay_and_are_only_a_few_batches_ahead(
+    classifier: FastBertClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = FastBertClassifier(
+        classifier.backend, classifier.encoder, classifier.folder, workers=3
+    )
+    collate = TextEncoder.collate
+    collated: list[Any] = []
+    threads: set[int] = set()
+
+    def counted(self: TextEncoder, rows: Any) -> Any:
+        collated.append(rows)
+        return collate(self, rows)
+
+    def answer(batch: Any) -> int:
+        threads.add(threading.get_ident())
+        return int(batch.input_ids.sum())
+
+    monkeypatch.setattr(TextEncoder, "collate", counted)
+    tokens = classifier.encode([example.text for example in examples(40, seed=5)])
+    for _ in range(3):
+        taken = 0
+        for rows, total in several._each_batch(tokens, 1, answer):
+            taken += 1
+            assert total == tokens[rows[0]].ids.sum()
+            assert len(collated) % 40 <= taken + 2 * 3 or len(collated) % 40 == 0
+        assert taken == 40
+    assert len(threads) <= 3
+    given_up = several._each_batch(tokens, 1, answer)
+    next(iter(given_up))
+    assert len(collated) <= 3 * 40 + 2 * 3
+
+
+def test_what_a_runtime_has_no_use_for_is_refused(classifier: FastBertClassifier) -> None:
+    path, load = classifier.folder.path, FastBertClassifier.from_pretrained
+    runtime: Any
+    for runtime in ("onnx", "openvino"):
+        with pytest.raises(ValueError, match=f"runtime='{runtime}' runs on the processor: leave"):
+            load(path, runtime=runtime, device="cpu")
+    for runtime in ("onnx", "torch"):
+        with pytest.raises(ValueError, match=f"and {runtime} compiles nothing to keep: leave"):
+            load(path, runtime=runtime, cache_folder="compiled")
+    with pytest.raises(ValueError, match="and torch compiles nothing to keep: leave"):
+        load(path, device="cpu", cache_folder="compiled")
+    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
+        load(path, threads=0)
+
+
+def test_another_number_of_threads_for_torch_is_said(
+    classifier: FastBertClassifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 1, 2):
+            assert not caplog.records
+            FastBertClassifier.from_pretrained(
+                classifier.folder.path, runtime="torch", threads=threads
+            )
+        assert "was set to 1 for another classifier and is 2 from now on" in caplog.text
+    finally:
+        torch.set_num_threads(before)
+        backend_module._threads_asked_for.clear()
+
+
+def test_a_classifier_put_together_by_hand_cannot_be_copied(classifier: FastBertClassifier) -> None:
+    by_hand = FastBertClassifier(classifier.backend, classifier.encoder, classifier.folder)
+    with pytest.raises(TypeError, match="only a classifier that from_pretrained opened can be"):
+        copy.deepcopy(by_hand)
 
 
 def test_every_layer_and_student_is_an_object_of_its_own(classifier: FastBertClassifier) -> None:

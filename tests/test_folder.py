@@ -649,12 +649,12 @@ def test_what_was_opened_stays_what_it_was(model: Path) -> None:
 def test_a_folder_that_is_replaced_while_it_is_opened_is_opened_again(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, coming = folder_module.OpenFile, iter(range(1))
+    coming = iter(range(1))
 
     def open_file(path: Path) -> OpenFile:
         if path.name == "students.safetensors" and next(coming, None) is not None:
             save(model, mark=2.0)
-        return real(path)
+        return OpenFile(path)
 
     monkeypatch.setattr(folder_module, "OpenFile", open_file)
     opened = open_folder(model)

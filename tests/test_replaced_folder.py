@@ -117,10 +117,9 @@ def test_a_folder_replaced_while_it_is_loaded_gives_one_model_or_an_error(
     models: tuple[Path, Path], served: Path, runtime: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = everything(FastBertClassifier.from_pretrained(models[0], runtime=runtime, threads=1))
-    opening = classifier_module.open_folder
 
     def and_then_replaced(path: Path) -> Any:
-        opened = opening(path)
+        opened = open_folder(path)
         replaced(served, models[1])
         return opened
 

@@ -1,7 +1,10 @@
 """Texts in, predictions out: the classifier people use, over any exit backend."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,7 +31,7 @@ from fastbert.criteria import (
     uncertainty,
 )
 from fastbert.engine import ExitBackend, ExitResult, classify, record
-from fastbert.errors import CalibrationError, MissingExtraError
+from fastbert.errors import CalibrationError, FolderError, MissingExtraError
 from fastbert.extras import needs_extra
 from fastbert.folder import EarlyExitConfig, ModelFolder, copy_folder, lies_here, open_folder
 from fastbert.goals import (
@@ -49,6 +52,7 @@ from fastbert.text import TextEncoder, TokenBatch, Tokens, batches_of_similar_le
 Text = str | tuple[str, str]
 Speed = float | ExitCriterion | OperatingPoint
 Answer = TypeVar("Answer")
+Rows = Int[np.ndarray, " rows"]
 
 FITTING_SHARE = 0.5  # of the calibration rows, for a measure that has to be fitted
 
@@ -75,6 +79,63 @@ class Prediction:
         return self.probabilities[self.label]
 
 
+@dataclass(frozen=True)
+class Opened:
+    """How `from_pretrained` opened a classifier, for a copy to be opened alike.
+
+    Args:
+        runtime: What runs it.
+        export: SHA-256 of the export's files by name.
+        settings: Further arguments.
+    """
+
+    runtime: RuntimeName
+    export: dict[str, str]
+    settings: dict[str, Any]
+
+
+class WorkerPool:
+    """Threads that answer batches, a few ahead of whoever takes the answers.
+
+    They stay from call to call, for a runtime may keep working memory for each. A child of a fork
+    has none of its parent's threads, so it starts its own.
+    """
+
+    def __init__(self, workers: int) -> None:
+        """Start no thread yet."""
+        self.workers = workers
+        self._started: tuple[int, ThreadPoolExecutor] | None = None  # by which process
+        self._lock = threading.Lock()
+
+    def map(
+        self, answer: Callable[[TokenBatch], Answer], batches: Iterable[tuple[Rows, TokenBatch]]
+    ) -> Iterator[tuple[Rows, Answer]]:
+        """Yield the rows of each batch and its answer, in order.
+
+        No more batches are alive than the workers compute, as many wait to be taken, and one.
+        """
+        pool = self._threads()
+        ahead: deque[tuple[Rows, Future[Answer]]] = deque()
+        try:
+            for rows, batch in batches:
+                ahead.append((rows, pool.submit(answer, batch)))
+                if len(ahead) >= 2 * self.workers:
+                    rows, future = ahead.popleft()
+                    yield rows, future.result()
+            for rows, future in ahead:
+                yield rows, future.result()
+        finally:
+            for _, future in ahead:
+                future.cancel()
+
+    def _threads(self) -> ThreadPoolExecutor:
+        process = os.getpid()
+        with self._lock:
+            if self._started is None or self._started[0] != process:
+                self._started = process, ThreadPoolExecutor(self.workers)
+            return self._started[1]
+
+
 class FastBertClassifier:
     """A text classifier that stops reading layers as soon as it is sure.
 
@@ -96,6 +157,8 @@ class FastBertClassifier:
             raise ValueError(f"workers must be at least 1, got {workers}")
         self.backend = backend
         self.workers = workers
+        self._pool = WorkerPool(workers)
+        self._opened: Opened | None = None
         self.encoder = encoder
         self.folder = folder
         self.measure = measure
@@ -169,20 +232,24 @@ class FastBertClassifier:
             revision: Branch, tag or commit on the Hub.
             token: For a private Hub repository.
             device: Where torch shall compute, such as `cpu` or `cuda:0`; a GPU if there is one by
-                default.
+                default. The other runtimes run on the processor and refuse it.
             measure: Your own measure of doubt, if the folder was calibrated with one.
             runtime: `torch`, `openvino` or `onnx`; `auto` takes the best that `fastbert export` has
                 written into the folder and that is installed, and torch where a device is named.
-            threads: Processor threads that one batch may take; all cores by default.
+            threads: Processor threads that one batch may take; all cores by default. Torch has
+                one number for the whole process: it stays set, also for what else runs in torch.
             workers: Batches computed at a time.
-            cache_folder: Where OpenVINO keeps what it compiled for the next start.
+            cache_folder: Where OpenVINO keeps what it compiled for the next start; of no use if
+                `auto` takes another runtime.
 
         Raises:
             ExportError: The processor does not compute in the export's precision.
             FolderError: The folder or the export is missing, damaged, or not ours.
             MissingExtraError: The runtime is not installed.
-            ValueError: There is no such runtime, or `workers` is less than 1.
+            ValueError: There is no such runtime, it has no use for `device` or `cache_folder`, or
+                `threads` or `workers` is less than 1.
         """
+        _refuse_what_has_no_use(runtime, device, threads, cache_folder)
         wanted: RuntimeName = runtime if device is None else "torch"
         path = folder_or_hub_id
         if isinstance(path, str) and not lies_here(path):
@@ -196,7 +263,32 @@ class FastBertClassifier:
             cache = None if cache_folder is None else Path(cache_folder).expanduser()
             backend = open_backend(export, threads, workers, cache)
             answerer = Answerer(export.runtime, export.precision)
-        return cls(backend, encoder, folder, measure, workers, answerer)
+        classifier = cls(backend, encoder, folder, measure, workers, answerer)
+        classifier._opened = Opened(
+            export.runtime if export else "torch",
+            {} if export is None else {name: file.sha256 for name, file in export.files.items()},
+            {
+                "device": device,
+                "threads": threads,
+                "workers": workers,
+                "cache_folder": cache_folder,
+            },
+        )
+        return classifier
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a pickle or a copy open the folder again: what runtimes compile can be in neither.
+
+        Raises:
+            TypeError: The classifier was put together by hand.
+        """
+        if self._opened is None:
+            raise TypeError(
+                "only a classifier that from_pretrained opened can be pickled or copied: its copy "
+                "opens the folder again"
+            )
+        path, hashes = self.folder.path.resolve(), self.config.hashes
+        return _open_again, (type(self), path, hashes, self._opened, self.measure)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model folder, whole or not at all.
@@ -373,10 +465,12 @@ class FastBertClassifier:
         result = self.classify(texts, self.criterion(speed, **goal), batch_size)
         probabilities = np.exp(log_softmax(result.logits))
         return [
-            Prediction(self.labels[best], dict(zip(self.labels, row, strict=True)), doubt, layer)
+            Prediction(
+                self.labels[best], dict(zip(self.labels, row.tolist(), strict=True)), doubt, layer
+            )
             for best, row, doubt, layer in zip(
                 probabilities.argmax(axis=-1).tolist(),
-                probabilities.tolist(),
+                probabilities,
                 uncertainty(result.logits).tolist(),
                 result.exit_layer.tolist(),
                 strict=True,
@@ -437,15 +531,13 @@ class FastBertClassifier:
 
     def _each_batch(
         self, tokens: Sequence[Tokens], batch_size: int, answer: Callable[[TokenBatch], Answer]
-    ) -> Iterator[tuple[Int[np.ndarray, " rows"], Answer]]:
+    ) -> Iterator[tuple[Rows, Answer]]:
         """Yield the rows of each batch and what it was answered, `workers` batches at a time."""
         batches = self.batches(tokens, batch_size)
         if self.workers == 1:
             yield from ((rows, answer(batch)) for rows, batch in batches)
             return
-        with ThreadPoolExecutor(self.workers) as pool:
-            numbers, inputs = zip(*batches, strict=True) if tokens else ((), ())
-            yield from zip(numbers, pool.map(answer, inputs), strict=True)
+        yield from self._pool.map(answer, batches)
 
     def _truth(self, labels: Sequence[str], rows: int) -> Int[np.ndarray, " rows"]:
         """Return the place of each label among the classes, each of which has to be there."""
@@ -480,7 +572,7 @@ class FastBertClassifier:
 
     def batches(
         self, tokens: Sequence[Tokens], batch_size: int
-    ) -> Iterable[tuple[Int[np.ndarray, " rows"], TokenBatch]]:
+    ) -> Iterable[tuple[Rows, TokenBatch]]:
         """Yield batches of similar length and the rows they are made of."""
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -496,19 +588,59 @@ def _is_one(texts: object) -> TypeGuard[Text]:
     return isinstance(texts, str)
 
 
+def _refuse_what_has_no_use(
+    runtime: RuntimeName,
+    device: str | None,
+    threads: int | None,
+    cache_folder: str | Path | None,
+) -> None:
+    """Refuse what a runtime would leave aside without a word."""
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    if device is not None and runtime in ("openvino", "onnx"):
+        raise ValueError(
+            f"device says where torch computes, and runtime={runtime!r} runs on the processor: "
+            f"leave device={device!r} out, or ask for runtime='torch'"
+        )
+    if cache_folder is not None and (device is not None or runtime in ("torch", "onnx")):
+        used = "torch" if device is not None else runtime
+        raise ValueError(
+            f"cache_folder keeps what OpenVINO compiles, and {used} compiles nothing to keep: "
+            f"leave cache_folder={str(cache_folder)!r} out, or ask for runtime='openvino'"
+        )
+
+
+def _open_again(
+    kind: type[FastBertClassifier],
+    path: Path,
+    hashes: Mapping[str, str],
+    opened: Opened,
+    measure: Measure | None,
+) -> FastBertClassifier:
+    """Open the folder of a classifier that was pickled or copied."""
+    copy = kind.from_pretrained(path, runtime=opened.runtime, measure=measure, **opened.settings)
+    assert copy._opened is not None
+    if copy.config.hashes != hashes or copy._opened.export != opened.export:
+        raise FolderError(
+            f"{path}: was replaced since the classifier was opened that was pickled or copied; "
+            "open it again with from_pretrained"
+        )
+    return copy
+
+
 def _torch_backend(
     folder: ModelFolder, device: str | None, threads: int | None
 ) -> ExitBackend[Any, TokenBatch]:
     try:
         import torch
 
-        from fastbert.nn.backend import TorchBackend
+        from fastbert.nn.backend import TorchBackend, use_threads
         from fastbert.nn.model import FastBertModel
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"{error.name} is needed to run a model: pip install 'fastbert-kit[train]'"
         ) from error
     if threads is not None:
-        torch.set_num_threads(threads)
+        use_threads(threads)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return TorchBackend(FastBertModel.load(folder).to(place))

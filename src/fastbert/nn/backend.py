@@ -1,5 +1,7 @@
 """The torch backend of the adaptive loop."""
 
+import logging
+import os
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -7,10 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fastbert.errors import BackboneError
 from fastbert.nn.backbones import LayerState
 from fastbert.nn.heads import padding_bias
 from fastbert.nn.model import FastBertModel
 from fastbert.text import TokenBatch
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,15 @@ class TorchBackend:
     """
 
     def __init__(self, model: FastBertModel) -> None:
-        """Switch the model to inference: dropout is off, and the heads are folded."""
+        """Switch the model to inference: dropout is off, and the heads are folded.
+
+        Raises:
+            BackboneError: The model does not compute in float32.
+        """
+        _refuse_other_precision(model)
         self.model = model.eval()
         self.heads = [head.folded() for head in model.heads]
+        self._process = os.getpid()
 
     @property
     def num_exits(self) -> int:
@@ -42,6 +53,8 @@ class TorchBackend:
     @torch.inference_mode()
     def start(self, batch: TokenBatch) -> RunningRows:
         """Embed the tokens."""
+        if self._process != os.getpid():
+            self._use_one_thread()
         tokens = batch_tensors(batch, self.model.device)
         state = self.model.backbone.start(**tokens)
         return RunningRows(0, state, padding_bias(tokens["attention_mask"]))
@@ -73,6 +86,47 @@ class TorchBackend:
             layer_state=state.layer_state.keep(index),
             bias=None if state.bias is None else state.bias.index_select(0, index),
         )
+
+    def _use_one_thread(self) -> None:
+        """Go on with one thread in the child of a fork, where waiting for others never ends.
+
+        OpenMP believes its threads to be there still, and they are the parent's.
+        """
+        torch.set_num_threads(1)
+        logger.warning(
+            "this process was forked after the model was loaded, so torch computes with one "
+            "thread; load the classifier in the child to have more"
+        )
+        self._process = os.getpid()
+
+
+def use_threads(threads: int) -> None:
+    """Tell torch how many processor threads to use: one number for the whole process, which stays.
+
+    A second classifier with another number changes the first one's speed, so that is said.
+    """
+    asked = _threads_asked_for
+    if asked and asked[-1] != threads:
+        logger.warning(
+            "torch has one number of threads for the whole process: it was set to %d for another "
+            "classifier and is %d from now on",
+            asked[-1],
+            threads,
+        )
+    asked[:] = [threads]
+    torch.set_num_threads(threads)
+
+
+_threads_asked_for: list[int] = []  # torch's number is the process's, and so is this note of it
+
+
+def _refuse_other_precision(model: FastBertModel) -> None:
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and weight.dtype != torch.float32:
+            raise BackboneError(
+                f"torch answers in float32, and {name} is {weight.dtype}: call model.float(), or "
+                "export the model in bf16 or int8"
+            )
 
 
 def batch_tensors(batch: TokenBatch, device: torch.device | str = "cpu") -> dict[str, Tensor]:

@@ -77,6 +77,11 @@ class OpenVinoBackend(StageBackend):
             # A folder each: what was compiled for fp32 is taken for bf16 otherwise, and fails.
             self._settings["CACHE_DIR"] = str(cache_folder / precision)
 
+    def begin_in_child(self) -> None:
+        """Begin anew, with one stream: more would wait for the parent's threads without end."""
+        super().begin_in_child()
+        self._settings["NUM_STREAMS"] = 1
+
     def fitting(self, rows: int, length: int) -> tuple[int, int]:
         """Round up to one of a bounded number of shapes."""
         step = max((1 << (rows - 1).bit_length()) // 2 // ROW_STEPS, 1)

@@ -7,6 +7,7 @@ warm: rows that are left over from a large batch are packed again, and each step
 its longest row.
 """
 
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -65,6 +66,7 @@ class StageBackend(ABC):
         self._segments: OrderedDict[tuple[int, int], Segment] = OrderedDict()
         self._most_layers = KEPT_LAYERS * num_exits
         self._lock = threading.Lock()
+        self._process = os.getpid()
 
     @abstractmethod
     def make_segment(self, done: int, exit_layer: int) -> Segment:
@@ -74,6 +76,12 @@ class StageBackend(ABC):
         """Return the shape in which so many rows of this length are run: at least as large."""
         return rows, length
 
+    def begin_in_child(self) -> None:
+        """Begin anew in the child of a fork, without the threads that stayed behind."""
+        self._segments = OrderedDict()
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+
     @property
     def num_exits(self) -> int:
         """The number of encoder layers."""
@@ -81,6 +89,8 @@ class StageBackend(ABC):
 
     def start(self, batch: TokenBatch) -> RunningRows:
         """Take the tokens; they are embedded with the first layers."""
+        if self._process != os.getpid():
+            self.begin_in_child()
         lengths = batch.attention_mask.sum(axis=1)
         return RunningRows(0, batch.arrays, np.arange(len(batch)), lengths)
 
