@@ -241,7 +241,8 @@ def test_two_columns_of_ids_are_a_warning_and_no_ids(
         parquet.write_table(twice, out)
         path = write(name, out.getvalue())
     else:
-        path = write(name, FORMATS[name]([{"text": "a", "id": "1", "ID": "2"}]).replace("ID", "id"))
+        table = {"rows.csv": "text,id,id\na,1,2\n", "rows.tsv": "text\tid\tid\na\t1\t2\n"}
+        path = write(name, table[name])
 
     (row,) = _rows(path)
     assert isinstance(row, Example)
@@ -264,7 +265,9 @@ def test_labels_that_are_not_needed_are_not_even_decoded(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("null", [None, float("nan")])
 def test_a_pair_that_is_null_is_a_single_text(write: Write, null: float | None) -> None:
-    table = [{"text": "a", "text_pair": ""}, {"text": "a", "text_pair": null}]
+    table: list[dict[str, Any]] = [
+        {"text": "a", "text_pair": ""}, {"text": "a", "text_pair": null}
+    ]  # fmt: skip
     lines = write("rows.jsonl", _as_json_lines([*table, {"text": "a"}]))
     assert [row.text_pair for row in load_examples(lines, COLUMNS, needs_label=False)] == [
         "", None, None

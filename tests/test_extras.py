@@ -1,5 +1,6 @@
 """Whatever is not installed is named with the extra that holds it, by every way to it."""
 
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,9 @@ def uninstall(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         monkeypatch.setitem(sys.modules, package, None)
         for module in IMPORTED_BY[package]:
             monkeypatch.delitem(sys.modules, f"fastbert.{module}", raising=False)
+            parent, _, name = f"fastbert.{module}".rpartition(".")
+            if parent in sys.modules:  # which `from parent import name` asks first
+                monkeypatch.delattr(sys.modules[parent], name, raising=False)
 
     return uninstall
 
@@ -134,7 +138,7 @@ def test_int8_for_openvino_names_its_extra(
     monkeypatch.setattr("openvino.Core", Core)
     uninstall("nncf")
     with pytest.raises(MissingExtraError, match=r"int8 .* needs nncf, .*kit\[export\]'$"):
-        export_module._write_openvino.__wrapped__(Stage(), tmp_path / "stage.xml", "int8")
+        inspect.unwrap(export_module._write_openvino)(Stage(), tmp_path / "stage.xml", "int8")
 
 
 @pytest.mark.parametrize("name", ["train", "distill", "StudentSettings"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastbert.classifier import FastBertClassifier
-from fastbert.data import Columns, load_examples
+from fastbert.data import Columns, Example, load_examples
 from fastbert.errors import DataError
 from fastbert.goals import Goal
 from fastbert.recipes import StudentSettings, train
@@ -57,6 +57,14 @@ def test_texts_alone_are_enough(classifier: FastBertClassifier, tmp_path: Path) 
     unlabelled = collect(classifier, "model", [replace(row, label=None) for row in rows])
     assert unlabelled.truth is None
     assert not unlabelled.timings
+
+
+def test_a_label_that_the_classifier_does_not_have_is_named(
+    classifier: FastBertClassifier,
+) -> None:
+    rows = [*examples(9, seed=4), Example("made:10", "text", label="unheard-of")]
+    with pytest.raises(DataError, match=r"^made:10: label 'unheard-of' is not among the labels"):
+        collect(classifier, "model", rows)
 
 
 def test_a_calibrated_model_is_reported_by_its_goals(
