@@ -21,6 +21,7 @@ from transformers import AutoModelForSequenceClassification
 from fastbert.classifier import FastBertClassifier, Prediction
 from fastbert.criteria import EntropyCriterion, Measure, ThresholdCriterion, uncertainty
 from fastbert.errors import BackboneError, CalibrationError, FolderError
+from fastbert.export.parity import threshold_distance
 from fastbert.folder import (
     EarlyExitConfig,
     StudentLayout,
@@ -640,6 +641,23 @@ def test_one_text_may_have_a_goal_too(calibrated: FastBertClassifier) -> None:
         assert isinstance(alone, Prediction)
         assert_same(prediction, alone)
     assert calibrated.predict([], saving=0.6) == []
+
+
+@pytest.mark.parametrize("name", sorted(MEASURES.keys() - {"binary-entropy", "change"}))
+def test_a_calibration_text_leaves_at_one_layer_alone_and_in_a_batch(
+    classifier: FastBertClassifier, name: str
+) -> None:
+    # Thresholds on recorded doubts left it to the last bit: red on processors with AVX2 alone.
+    calibration = classifier.calibrate(CALIBRATION_TEXTS, measure=name)
+    for goal in (Goal(saving=0.6), Goal(max_drop=0.3)):
+        criterion = calibration.solve(goal).criterion
+        distance = threshold_distance(calibration.recorded, criterion)
+        clear = [text for text, far in zip(CALIBRATION_TEXTS, distance, strict=True) if far > 1e-5]
+        assert len(clear) > 0.8 * len(CALIBRATION_TEXTS)
+        for text, together in zip(clear[:9], classifier.predict(clear, criterion), strict=False):
+            alone = classifier.predict(text, criterion)
+            assert isinstance(alone, Prediction)
+            assert alone.exit_layer == together.exit_layer
 
 
 def test_thresholds_may_stand_in_place_of_a_speed(classifier: FastBertClassifier) -> None:
