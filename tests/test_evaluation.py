@@ -16,7 +16,7 @@ from fastbert.data import Example
 from fastbert.drift import compare
 from fastbert.errors import DataError, FolderError
 from fastbert.evaluation import Evaluation, drift_of, evaluate, stage_times
-from fastbert.goals import TIMED_PARTS, StageTimes
+from fastbert.goals import StageTimes
 from fastbert.processor import processor_name
 from fastbert.runtime.stages import StageBackend
 from tests.test_classifier import save_model
@@ -244,6 +244,7 @@ class ClockedBackend:
     backend: Any
     now: list[float]
     starts: list[int]
+    student_ms: int = 2
 
     @property
     def num_exits(self) -> int:
@@ -255,7 +256,7 @@ class ClockedBackend:
         return self.backend.start(batch)
 
     def advance(self, state: Any, exit_layer: int) -> Any:
-        exit_ms = 1 if exit_layer == self.num_exits else 2
+        exit_ms = 1 if exit_layer == self.num_exits else self.student_ms
         self._pass_time(10 * (exit_layer - state.exit_layer) + exit_ms)
         return self.backend.advance(state, exit_layer)
 
@@ -303,10 +304,12 @@ def test_the_times_of_the_parts_make_up_the_latency(calibrated: FastBertClassifi
     assert point.latency_ms == pytest.approx(by_hand)
 
 
-def test_times_on_a_real_clock_are_of_this_world(calibrated: FastBertClassifier) -> None:
-    times = stage_times(calibrated, examples(5))
-    assert times.layer > 0
-    assert all(0 <= getattr(times, part) < 10_000 for part in TIMED_PARTS)
+def test_a_part_that_noise_makes_negative_takes_no_time(clocked: FastBertClassifier) -> None:
+    # With all exits it went faster than with the last alone, as on a busy machine.
+    clocked.backend = replace(clocked.backend, student_ms=-2)  # type: ignore[type-var]  # is one
+    times = stage_times(clocked, examples(9))
+    assert times.student == 0
+    assert times.layer == pytest.approx(10.0)
 
 
 # Drift.
