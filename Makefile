@@ -6,10 +6,14 @@ PYTHON ?= python3
 WORKERS ?= 2
 
 BIN := .venv/bin
-INSTALLED := .venv/.installed
+# What is installed, as empty files: torch alone, what the demo needs, everything that developers need.
+TORCH := .venv/.torch
+DEMO := .venv/.demo
+DEV := .venv/.dev
+FLOORS := .venv-floors/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test masked check format
+.PHONY: help demo test masked check format floors
 
 # A processor with AVX2 and nothing newer; what the emulator lacks of it is left out.
 AVX2 := Haswell,-pcid,-x2apic,-tsc-deadline,-hle,-invpcid,-rtm
@@ -17,34 +21,48 @@ AVX2 := Haswell,-pcid,-x2apic,-tsc-deadline,-hle,-invpcid,-rtm
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1: \2/p' Makefile
 
-demo: $(INSTALLED) ## Train, measure and try a classifier on real text, offline once installed
+demo: $(DEMO) ## Train, measure and try a classifier on real text, offline once installed
 	@$(BIN)/fastbert demo
 
-test: $(INSTALLED) ## Run the tests
+test: $(DEV) ## Run the tests
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile # a file's fixtures are built in one process only
 
-masked: $(INSTALLED) ## Run the tests of int8 on an emulated processor with AVX2 only (qemu-user)
+masked: $(DEV) ## Run the tests of int8 on an emulated processor with AVX2 only (qemu-user)
 	@qemu-x86_64 -cpu $(AVX2) $(BIN)/python -m pytest tests/export/test_int8.py tests/runtime/test_int8_products.py
 
-check: $(INSTALLED) ## Check format, lint, types and the import contract
+check: $(DEV) ## Check format, lint, types and the import contract
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-format: $(INSTALLED) ## Format the code and repair what lint can repair
+format: $(DEV) ## Format the code and repair what lint can repair
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+floors: $(FLOORS) ## Run the tests with the oldest packages that pyproject.toml allows
+	@.venv-floors/bin/pytest -n $(WORKERS) --dist loadfile
 
 # torch comes first and pinned: where pip is given a folder of CPU wheels, this release is taken from
 # it, while the open range in pyproject.toml would fetch the newest one, on Linux with gigabytes of
 # CUDA libraries.
-$(INSTALLED): pyproject.toml
+.venv/.torch .venv-floors/.torch:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "$(PYTHON) is missing or older than Python 3.11: name a newer one, as in 'make PYTHON=python3.12'" >&2; \
 		exit 1; \
 	}
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install torch==2.13.0
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install torch==2.13.0
+	@touch $@
+
+$(DEMO): pyproject.toml $(TORCH)
+	$(BIN)/pip install --editable '.[demo]'
+	@touch $@
+
+$(DEV): pyproject.toml $(TORCH)
 	$(BIN)/pip install --editable '.[all,dev]'
+	@touch $@ $(DEMO) # which is a part of it
+
+$(FLOORS): pyproject.toml requirements-floors.txt .venv-floors/.torch
+	.venv-floors/bin/pip install --constraint requirements-floors.txt --editable '.[all,dev]'
 	@touch $@
