@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from fastbert.errors import TrainingError
 from fastbert.nn.model import FastBertModel
+from fastbert.training.progress import Progress
 
 HIDDEN, INDEX = "hidden.npy", "index.npz"
 STAGED_INDEX = f"{INDEX}.part"
@@ -73,7 +73,8 @@ class HiddenCache:
         _reserve(folder / HIDDEN, shape)
         hidden = np.lib.format.open_memmap(folder / HIDDEN, mode="r+")
         logits = np.empty((len(lengths), len(model.labels)), np.float32)
-        for batch in tqdm(batches, desc="hidden states", leave=False, disable=None):
+        progress, done = Progress("hidden states", len(lengths), "row"), 0
+        for batch in batches:
             tokens = {name: tensor for name, tensor in batch.items() if name != "row"}
             with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
                 readings, answers = model.teach(**tokens)
@@ -88,6 +89,9 @@ class HiddenCache:
             for row, part in zip(rows, parts, strict=True):
                 hidden[offsets[row] : offsets[row + 1]] = part
             logits[rows] = answers.float().cpu().numpy()
+            done += len(rows)
+            progress.move_to(done)
+        progress.close()
         hidden.flush()
         # Last and at once: it says that all is there.
         with (folder / STAGED_INDEX).open("wb") as file:

@@ -6,7 +6,6 @@ logging, resuming. A stage only brings a model, a loss and a stream of examples.
 
 import math
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import (
     EvalPrediction,
     PrinterCallback,
@@ -28,6 +26,7 @@ from transformers import (
 
 from fastbert.errors import TrainingError
 from fastbert.training.checkpoints import CheckpointWriter, last_whole_checkpoint
+from fastbert.training.progress import Progress
 from fastbert.training.stream import ExampleStream
 
 
@@ -207,41 +206,35 @@ def _arguments(
         remove_unused_columns=False,
         label_names=["labels"],
         dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=True,  # StageProgress draws the bar
+        disable_tqdm=True,  # StageProgress shows it
     )
 
 
 class StageProgress(TrainerCallback):
-    """A bar for the steps, and a line for each epoch that stays on the screen."""
+    """How far the stage is, and a line for each epoch that stays on the screen."""
 
     def __init__(self, title: str, best_by: str) -> None:
         """Name the stage and the figure that its epochs are judged by."""
         self.title = title
         self.best_by = best_by
         self.loss = math.nan
-        self.bar: tqdm[Any] | None = None
+        self.progress: Progress | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open the bar where a resumed run left off; off a terminal there is none."""
+        """Begin where a resumed run left off."""
         if state.is_world_process_zero:
-            self.bar = tqdm(
-                total=state.max_steps,
-                initial=state.global_step,
-                desc=self.title,
-                unit="step",
-                dynamic_ncols=True,
-                leave=False,
-                disable=None,
-            )
+            self.progress = Progress(self.title, state.max_steps, "step", state.global_step)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Move the bar."""
-        if self.bar is not None:
-            self.bar.update(state.global_step - self.bar.n)
+        """Show the step."""
+        if self.progress is not None:
+            epochs = round(args.num_train_epochs)
+            epoch = min(int(state.epoch or 0) + 1, epochs)
+            self.progress.move_to(state.global_step, f"epoch {epoch} of {epochs}")
 
     def on_log(
         self,
@@ -253,9 +246,9 @@ class StageProgress(TrainerCallback):
         """Show the running loss, and print an epoch's line when its evaluation is in."""
         logs: dict[str, float] = kwargs["logs"]
         self.loss = logs.get("loss", self.loss)
-        if self.bar is None:
+        if self.progress is None:
             return
-        self.bar.set_postfix_str(f"loss {self.loss:.4f}")
+        self.progress.note(f"loss {self.loss:.4f}")
         figure = logs.get(f"eval_{self.best_by}")
         if figure is not None:
             self._print_epoch(args, state, f"  dev {self.best_by} {figure:.4f}")
@@ -264,19 +257,20 @@ class StageProgress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Print the epoch's line where nothing is evaluated."""
-        if self.bar is not None and args.eval_strategy == "no":
+        if args.eval_strategy == "no":
             self._print_epoch(args, state, "")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Close the bar."""
-        if self.bar is not None:
-            self.bar.close()
+        """Take the bar away."""
+        if self.progress is not None:
+            self.progress.close()
 
     def _print_epoch(self, args: TrainingArguments, state: TrainerState, dev: str) -> None:
-        epoch = f"epoch {round(state.epoch or 0)}/{round(args.num_train_epochs)}"
-        tqdm.write(f"{self.title}: {epoch}  loss {self.loss:.4f}{dev}", file=sys.stderr)
+        if self.progress is not None:
+            epoch = f"epoch {round(state.epoch or 0)}/{round(args.num_train_epochs)}"
+            self.progress.write(f"{epoch}  loss {self.loss:.4f}{dev}")
 
 
 class StopOnBrokenLoss(TrainerCallback):
