@@ -42,7 +42,7 @@ from fastbert.goals import (
     Goal,
     StageTimes,
 )
-from fastbert.measures import measure_from_json, measure_to_json
+from fastbert.measures import MEASURES, measure_from_json, measure_to_json
 from fastbert.processor import processor_name
 
 DECIDING = (LABELS_HASH, *HASHED_FILES)  # what decides an answer
@@ -194,6 +194,15 @@ def load_calibration(folder: ModelFolder, measure: Measure | None = None) -> Cal
         fitted=arrays.get("fitted"),
         answered_by=None if record.answered_by is None else Answerer(**record.answered_by),
     )
+
+
+def can_solve_goals(folder: ModelFolder) -> bool:
+    """Return whether a folder is calibrated, and with a measure of doubt that we know.
+
+    One of somebody's own is only known where they pass it, so nobody else can solve its goals.
+    """
+    found = folder.config.calibration
+    return found is not None and read_record(folder).measure.get("name") in MEASURES
 
 
 def read_record(folder: ModelFolder) -> CalibrationRecord:

@@ -12,10 +12,12 @@ import pytest
 
 from fastbert.classifier import FastBertClassifier
 from fastbert.errors import ExportError, FolderError
+from fastbert.export import adaptive as adaptive_module
 from fastbert.export import export as export_module
 from fastbert.export.export import export_model, traced
 from fastbert.folder import open_folder, own_files
-from fastbert.runtime.manifest import ExportManifest, open_export, read_manifest
+from fastbert.measures import MaxProbability
+from fastbert.runtime.manifest import ExportManifest, Precision, open_export, read_manifest
 from tests.test_classifier import save_model
 from tests.test_folder import FOREIGN, foreign, put
 from tests.tiny_data import examples
@@ -61,6 +63,43 @@ def test_a_calibrated_model_is_compared_at_its_own_thresholds(folder: Path, expo
     classifier.save_calibration(calibration, "made")
     manifest = export(folder, runtime="onnx", texts=TEXTS)
     assert manifest.parity.speed == {"max_drop": 0.005}
+
+
+class OwnMeasure(MaxProbability):
+    """One that only its owner can pass."""
+
+
+@pytest.fixture
+def calibrated_by_ones_own(folder: Path) -> Path:
+    classifier = FastBertClassifier.from_pretrained(folder, runtime="torch")
+    texts = [row.content for row in examples(60, seed=2)]
+    classifier.save_calibration(classifier.calibrate(texts, measure=OwnMeasure()), "made")
+    return folder
+
+
+def test_a_calibration_by_ones_own_measure_is_compared_at_the_recommended_speed(
+    calibrated_by_ones_own: Path, export: Export
+) -> None:
+    manifest = export(calibrated_by_ones_own, runtime="onnx", texts=TEXTS)
+    assert manifest.parity.speed == 0.5
+    assert manifest.parity.rows == ROWS
+
+
+def test_an_adaptive_file_does_not_judge_by_ones_own_measure(
+    calibrated_by_ones_own: Path,
+) -> None:
+    with pytest.raises(ExportError, match=r"own measure of doubt, OwnMeasure, cannot be part"):
+        export_model(calibrated_by_ones_own, runtime="onnx", adaptive=True)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_an_adaptive_file_beyond_2_gb_is_refused_before_anything_is_traced(
+    precision: Precision, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adaptive_module, "LARGEST_FILE", 1_000)
+    monkeypatch.setattr(export_module, "stage_models", lambda *_, **__: pytest.fail("was traced"))
+    with pytest.raises(ExportError, match=r"ONNX files end at 2 GB; .* export without --adaptive"):
+        export_model(folder, runtime="onnx", precision=precision, adaptive=True)
 
 
 def test_exports_for_two_runtimes_and_the_calibration_live_together(

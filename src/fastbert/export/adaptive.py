@@ -24,6 +24,7 @@ import onnx
 from onnx import compose, helper, numpy_helper
 
 from fastbert.criteria import Measure
+from fastbert.errors import ExportError
 from fastbert.measures import Energy, Entropy, Margin, MaxProbability, TopEntropy
 from fastbert.runtime.onnx_backend import leading_to, values_read
 
@@ -32,6 +33,37 @@ DOC = (
     "the threshold. `speed` holds the thresholds, from 0 (run every layer) to 1: one for all "
     "students or one for each. `exit_layer` counts the layers that a text ran, from 1."
 )
+
+
+LARGEST_FILE = 2**31 - 1  # bytes of a protobuf message, which an ONNX file without others is
+
+
+def refuse_beyond_protobuf(weight_bytes: int) -> None:
+    """Refuse weights that do not fit into one ONNX file.
+
+    Raises:
+        ExportError: There are 2 GB of them or more.
+    """
+    if weight_bytes > LARGEST_FILE:
+        raise ExportError(
+            f"an adaptive file holds the whole model, and ONNX files end at 2 GB; these weights "
+            f"take {weight_bytes / 1e9:.1f} GB; export without --adaptive, a file for each layer, "
+            "or try --precision int8"
+        )
+
+
+def refuse_unwritable(measure: Measure) -> None:
+    """Refuse a measure of doubt that cannot be written in operators.
+
+    Raises:
+        ValueError: It is none of `DOUBTS`.
+    """
+    if type(measure) not in DOUBTS:
+        known = ", ".join(kind.__name__ for kind in DOUBTS)
+        raise ValueError(
+            f"an adaptive ONNX file can judge by {known}, got {type(measure).__name__}; "
+            "calibrate with one of these, or run the model layer by layer"
+        )
 
 
 def adaptive_model(
@@ -50,12 +82,7 @@ def adaptive_model(
     Raises:
         ValueError: The measure cannot be written in operators.
     """
-    if type(measure) not in DOUBTS:
-        known = ", ".join(kind.__name__ for kind in DOUBTS)
-        raise ValueError(
-            f"an adaptive ONNX file can judge by {known}, got {type(measure).__name__}; "
-            "calibrate with one of these, or run the model layer by layer"
-        )
+    refuse_unwritable(measure)
     parts = _Parts(stages, measure)
     graph = _Graph("", _Weights())
     _classify(graph, parts)

@@ -16,9 +16,11 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
+from fastbert.calibration_record import can_solve_goals, read_record
 from fastbert.classifier import FastBertClassifier, Text
+from fastbert.criteria import Measure
 from fastbert.errors import ExportError
-from fastbert.export.adaptive import adaptive_model
+from fastbert.export.adaptive import adaptive_model, refuse_beyond_protobuf, refuse_unwritable
 from fastbert.export.int8 import quantised
 from fastbert.export.parity import compare, refuse_beyond_bar
 from fastbert.export.sample import SAMPLE_TEXTS
@@ -76,7 +78,8 @@ def export_model(
             goes into tracing.
 
     Raises:
-        ExportError: The runtime has no such precision, or the export answers otherwise than torch.
+        ExportError: The runtime has no such precision, the export answers otherwise than torch, or
+            an adaptive file would be too large for ONNX or judge by a measure of your own.
         FolderError: The folder is damaged or cannot be written.
         ValueError: The calibration's measure of doubt cannot be part of an adaptive file.
     """
@@ -91,6 +94,9 @@ def export_model(
     encoder = opened.text_encoder()
     model = FastBertModel.load(opened)
     original = FastBertClassifier(TorchBackend(model), encoder, opened)
+    if adaptive:  # before minutes of tracing
+        refuse_unwritable(_measure(original))
+        refuse_beyond_protobuf(_weight_bytes(model, precision))
     if stages is None:
         stages = stage_models(model, gives_segments=encoder.gives_segments)
     if runtime == "onnx" and precision == "int8":
@@ -127,10 +133,30 @@ def traced(folder: ModelFolder) -> list[ModelProto]:
     return stage_models(FastBertModel.load(folder), gives_segments=encoder.gives_segments)
 
 
+def _measure(classifier: FastBertClassifier) -> Measure:
+    """Return the measure that the calibration judges by, else the paper's."""
+    if classifier.config.calibration is None:
+        return Entropy()
+    if not can_solve_goals(classifier.folder):
+        name = read_record(classifier.folder).measure.get("name")
+        raise ExportError(
+            f"the calibration's own measure of doubt, {name}, cannot be part of an adaptive file; "
+            "export without --adaptive, or calibrate with a measure that `fastbert calibrate "
+            "--help` names"
+        )
+    return classifier.calibration.measure
+
+
+def _weight_bytes(model: FastBertModel, precision: Precision) -> int:
+    """Return how much the weights take at least; in int8 the embeddings stay as they are."""
+    words = model.backbone.encoder.get_input_embeddings().weight.numel()
+    others = sum(weight.numel() for weight in model.parameters()) - words
+    return 4 * words + (1 if precision == "int8" else 4) * others
+
+
 def _adaptive(stages: Sequence[ModelProto], classifier: FastBertClassifier) -> ModelProto:
     """Return the whole model as one file, judging as the calibration does, else as the paper."""
-    calibrated = classifier.config.calibration is not None
-    measure = classifier.calibration.measure if calibrated else Entropy()
+    measure = _measure(classifier)
     metadata = {
         "labels": json.dumps(classifier.labels, ensure_ascii=False),
         "num_layers": str(classifier.num_layers),

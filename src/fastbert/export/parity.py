@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from fastbert.calibration import RecordedExits
+from fastbert.calibration_record import can_solve_goals
 from fastbert.classifier import FastBertClassifier, Text
 from fastbert.criteria import EntropyCriterion, ExitCriterion, ThresholdCriterion, log_softmax
 from fastbert.errors import ExportError
@@ -73,12 +74,16 @@ def refuse_beyond_bar(parity: Parity, precision: Precision) -> None:
 
 
 def _speed_in_use(classifier: FastBertClassifier) -> tuple[float | dict[str, Any], ExitCriterion]:
-    """Return how the folder answers by default, or the paper's middle speed if that is slowest."""
-    criterion, goal = classifier.default_criterion, classifier.default_goal
-    if goal is not None and isinstance(criterion, ThresholdCriterion):
-        return goal.as_dict(), criterion
-    speed = getattr(criterion, "speed", 0.0) or UNCALIBRATED_SPEED
-    return speed, EntropyCriterion(speed)
+    """Return how the folder answers by default, where that can be told, else the paper's middle.
+
+    Exits are compared at either: what an export must not change are the answers of every exit, and
+    any thresholds show whether it does.
+    """
+    if can_solve_goals(classifier.folder) and classifier.default_goal is not None:
+        criterion = classifier.default_criterion
+        if isinstance(criterion, ThresholdCriterion):
+            return classifier.default_goal.as_dict(), criterion
+    return UNCALIBRATED_SPEED, EntropyCriterion(UNCALIBRATED_SPEED)
 
 
 def _differ(
