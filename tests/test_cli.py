@@ -23,7 +23,7 @@ from fastbert import demo, evaluation, folder, recipes
 from fastbert.classifier import FastBertClassifier
 from fastbert.cli import commands, tables
 from fastbert.cli.run import run
-from fastbert.data import Columns
+from fastbert.data import Columns, Example
 from fastbert.errors import DataError, FolderError, TrainingError
 from fastbert.evaluation import Evaluation
 from fastbert.folder import StudentLayout
@@ -561,6 +561,33 @@ def test_bench_prints_one_json_object(
     assert run(["bench", trained.folder, str(texts), *options, "--speed", "0.5", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert {"machine", "versions", "peak", "contenders"} <= result.keys()
+
+
+@pytest.mark.parametrize(("label", "is_known"), [(LABELS[0], True), ("strange", False)])
+def test_bench_shows_accuracy_where_a_file_has_the_models_labels(
+    label: str,
+    is_known: bool,
+    trained: Trained,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fastbert.bench.run.plain_contenders", lambda *_, **__: nullcontext([]))
+    monkeypatch.setattr("fastbert.bench.run.measure_rates", lambda *_, **__: ((), ()))
+    file = write_csv(
+        tmp_path / "labelled.csv", [Example(str(n), "word1", label=label) for n in "ab"]
+    )
+    options = ["--rounds", "1", "--speed", "0.5", "--json"]
+    assert run(["bench", trained.folder, str(file), *options]) == 0
+    shown = capsys.readouterr()
+    rows = json.loads(shown.out)["contenders"]
+    assert {row["accuracy"] is not None for row in rows} == {is_known}
+    assert ("no accuracy is shown" in shown.err) == (not is_known)
+    assert [row["agreement"] for row in rows if "full depth" in row["name"]] == [1.0, 1.0]
+
+    if not is_known:  # but a column that was asked for is not passed over
+        assert run(["bench", trained.folder, str(file), *options, "--label-column", "topic"]) == 2
+        assert "no column 'topic'" in capsys.readouterr().err
 
 
 # Prediction.

@@ -18,11 +18,13 @@ from fastbert.bench.contenders import (
     loaded_models,
     targets_of,
 )
+from fastbert.bench.results import Failure
 from fastbert.classifier import FastBertClassifier
 from fastbert.criteria import EntropyCriterion
-from fastbert.errors import FolderError
-from fastbert.folder import ModelFolder
+from fastbert.errors import ExportError, FolderError
+from fastbert.folder import ModelFolder, copy_folder
 from fastbert.goals import Goal
+from fastbert.measures import MaxProbability
 from tests.bench.models import SPEED, TEXTS, varied_folder
 from tests.tiny_data import examples
 
@@ -34,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
 
 @pytest.fixture(scope="module")
 def model(folder: ModelFolder) -> Iterator[LoadedModel]:
-    with loaded_models(folder, [Target("torch")], 1) as [model]:
+    with loaded_models(folder, [Target("torch")], 1, []) as [model]:
         yield model
 
 
@@ -77,19 +79,19 @@ def test_a_folder_without_exports_runs_in_torch(folder: ModelFolder) -> None:
 def test_without_a_precision_there_must_be_an_export(folder: ModelFolder) -> None:
     with (
         pytest.raises(FolderError, match="holds no export for onnx"),
-        loaded_models(folder, [Target("onnx")], 1),
+        loaded_models(folder, [Target("onnx")], 1, []),
     ):
         pass
 
 
 def test_a_model_is_loaded_once_for_each_runtime_and_precision(folder: ModelFolder) -> None:
     twice = [Target("torch"), Target("torch", "fp32")]
-    with loaded_models(folder, twice, 1) as models:
+    with loaded_models(folder, twice, 1, []) as models:
         assert [model.name for model in models] == ["FastBERT torch fp32"]
 
 
 def test_a_model_takes_part_at_full_depth_and_at_each_setting(model: LoadedModel) -> None:
-    field = contenders_of(model, [0.25, 0.6, 0.25])
+    field = contenders_of(model, [0.25, 0.6, 0.25], [])
     assert names(field) == [
         "FastBERT torch fp32, speed=0.25",
         "FastBERT torch fp32, speed=0.6",
@@ -101,7 +103,7 @@ def test_a_model_takes_part_at_full_depth_and_at_each_setting(model: LoadedModel
 
 def test_early_exits_are_those_of_the_classifier(folder: ModelFolder, model: LoadedModel) -> None:
     classifier = FastBertClassifier.from_pretrained(folder.path, device="cpu")
-    early, full = contenders_of(model, [SPEED])
+    early, full = contenders_of(model, [SPEED], [])
     for entry, speed in ((early, SPEED), (full, 0.0)):
         expected = classifier.classify(TEXTS, EntropyCriterion(speed), 7)
         answers = entry.answer(TEXTS, 7)
@@ -124,13 +126,55 @@ def test_without_a_setting_the_folders_default_takes_part(
     )
     shown = []
     for one in (classifier, calibrated):
-        shown += names(contenders_of(LoadedModel(one, "torch", "fp32", 1), []))[:1]
+        shown += names(contenders_of(LoadedModel(one, "torch", "fp32", 1), [], []))[:1]
     assert shown == ["FastBERT torch fp32, by default", "FastBERT torch fp32, max_drop=0.005"]
     goal = Goal(max_drop=0.01, metric="agreement")
-    [early, _] = contenders_of(LoadedModel(calibrated, "torch", "fp32", 1), [goal])
+    [early, _] = contenders_of(LoadedModel(calibrated, "torch", "fp32", 1), [goal], [])
     assert early.name == "FastBERT torch fp32, max_drop=0.01, metric=agreement"
     expected = calibrated.classify(TEXTS, calibrated.calibration.solve(goal).criterion)
     assert layers_of(early) == expected.exit_layer.tolist()
+
+
+def test_a_goal_that_cannot_be_asked_is_noted(model: LoadedModel) -> None:
+    failures: list[Failure] = []
+    field = contenders_of(model, [Goal(max_drop=0.01), SPEED], failures)
+    assert names(field) == ["FastBERT torch fp32, speed=0.6", "FastBERT torch fp32, full depth"]
+    [failure] = failures
+    assert failure.name == "FastBERT torch fp32, max_drop=0.01"
+    assert "is not calibrated" in failure.reason
+
+
+def test_a_refused_export_is_noted_and_the_others_are_loaded(
+    folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+
+    def refused(*_: object, **__: object) -> None:
+        raise ExportError("not exported: of 58 rows 4 get another label")
+
+    monkeypatch.setattr("fastbert.export.export.export_model", refused)
+    monkeypatch.setattr(contenders, "_traced", lambda folder: None)
+    failures: list[Failure] = []
+    targets = [Target("onnx", "int8"), Target("torch")]
+    with loaded_models(folder, targets, 1, failures) as models:
+        assert [model.name for model in models] == ["FastBERT torch fp32"]
+    assert failures == [
+        Failure("FastBERT onnx int8", "not exported: of 58 rows 4 get another label")
+    ]
+
+
+def test_a_calibration_of_ones_own_is_timed_at_the_recommended_speed(
+    folder: ModelFolder, tmp_path: Path
+) -> None:
+    class OwnMeasure(MaxProbability):
+        pass
+
+    copy_folder(folder, tmp_path / "own")
+    classifier = FastBertClassifier.from_pretrained(tmp_path / "own", device="cpu")
+    classifier.save_calibration(classifier.calibrate(TEXTS, measure=OwnMeasure()), "made")
+    reloaded = FastBertClassifier.from_pretrained(tmp_path / "own", device="cpu")
+    field = contenders_of(LoadedModel(reloaded, "torch", "fp32", 1), [], [])
+    assert names(field)[0] == "FastBERT torch fp32, speed=0.5"
 
 
 def test_what_is_not_exported_is_exported_for_the_run(
@@ -142,8 +186,8 @@ def test_what_is_not_exported_is_exported_for_the_run(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     before = sorted(path.name for path in folder.path.iterdir())
     classifier = FastBertClassifier.from_pretrained(folder.path, runtime="torch", device="cpu")
-    with loaded_models(folder, [Target("onnx", "fp32")], 1) as [model]:
-        early, full = contenders_of(model, [SPEED])
+    with loaded_models(folder, [Target("onnx", "fp32")], 1, []) as [model]:
+        early, full = contenders_of(model, [SPEED], [])
         assert early.name == "FastBERT onnx fp32, speed=0.6"
         for entry, speed in ((early, SPEED), (full, 0.0)):
             expected = classifier.classify(TEXTS, EntropyCriterion(speed))

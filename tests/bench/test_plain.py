@@ -13,6 +13,7 @@ from fastbert.bench import contenders
 from fastbert.bench.contenders import Contender
 from fastbert.bench.graph import save_plain_graph
 from fastbert.bench.plain import PIPELINE, plain_contenders
+from fastbert.bench.results import Failure
 from fastbert.classifier import FastBertClassifier, Text
 from fastbert.folder import ModelFolder
 from tests.bench import models
@@ -60,7 +61,7 @@ def test_plain_contenders_answer_as_the_model(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     expected = expected_classes(folder)
     assert len(set(expected)) > 1
-    with plain_contenders(folder, 1) as field:
+    with plain_contenders(folder, 1, []) as field:
         in_fp32 = [entry for entry in field if entry.precision == "fp32"]
         assert [entry.name for entry in in_fp32] == [
             PIPELINE,
@@ -81,6 +82,47 @@ def test_plain_contenders_answer_as_the_model(
     assert logging.root.manager.disable == logging.NOTSET
 
 
+def test_an_int8_that_fails_does_not_end_the_others(
+    folder: ModelFolder, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(
+        "fastbert.bench.graph.save_plain_graph",
+        lambda folder, gives_segments, path: shutil.copytree(
+            graph.parent, path.parent, dirs_exist_ok=True
+        ),
+    )
+
+    def fails(graph: Path) -> Path:
+        raise RuntimeError("no such\ninstruction")
+
+    monkeypatch.setattr("fastbert.bench.plain._onnx_int8", fails)
+    failures: list[Failure] = []
+    with plain_contenders(folder, 1, failures) as field:
+        names = {entry.name for entry in field}
+    assert failures == [Failure("ONNX Runtime int8", "RuntimeError: no such instruction")]
+    assert {PIPELINE, "ONNX Runtime fp32", "OpenVINO fp32"} <= names
+
+
+def test_the_weights_of_the_plain_graph_lie_beside_it(graph: Path) -> None:
+    weights = graph.with_suffix(".bin")
+    assert weights.stat().st_size > graph.stat().st_size
+
+
+def test_no_code_of_a_checkpoint_is_run(
+    folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, object] = {}
+
+    def pipeline(*_: object, **options: object) -> None:
+        given.update(options)
+
+    monkeypatch.setattr("transformers.pipeline", pipeline)
+    monkeypatch.setattr("fastbert.bench.plain._graphs", lambda *_: [])
+    with plain_contenders(folder, 1, []):
+        assert given["trust_remote_code"] is False
+
+
 def test_the_papers_head_takes_part_but_for_the_pipeline(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -88,7 +130,7 @@ def test_the_papers_head_takes_part_but_for_the_pipeline(
     pytest.importorskip("nncf")
     folder = varied_folder(tmp_path / "paper", "paper")
     expected = expected_classes(folder)
-    with plain_contenders(folder, 1) as field:
+    with plain_contenders(folder, 1, []) as field:
         assert f"{PIPELINE} is left out" in caplog.text
         assert {entry.name for entry in field} >= {"ONNX Runtime fp32", "OpenVINO fp32"}
         for entry in field:
@@ -121,9 +163,11 @@ def test_a_runtime_that_is_not_installed_is_left_out(
     )
     monkeypatch.setattr(
         "fastbert.bench.graph.save_plain_graph",
-        lambda folder, gives_segments, path: shutil.copyfile(graph, path),
+        lambda folder, gives_segments, path: shutil.copytree(
+            graph.parent, path.parent, dirs_exist_ok=True
+        ),
     )
-    with caplog.at_level(logging.WARNING), plain_contenders(folder, 1) as field:
+    with caplog.at_level(logging.WARNING), plain_contenders(folder, 1, []) as field:
         names = {entry.name for entry in field}
     assert stays in names
     assert left_out not in names

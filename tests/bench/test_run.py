@@ -1,6 +1,7 @@
 """A whole run on a tiny model, and the arithmetic from made-up times to figures."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 from fastbert.bench import peak
 from fastbert.bench.contenders import Answers, Contender
 from fastbert.bench.plain import PIPELINE
-from fastbert.bench.results import Bench, Measurement
-from fastbert.bench.run import Sample, Timed, bench, compared, measurements
+from fastbert.bench.results import Bench, Failure, Measurement
+from fastbert.bench.run import Sample, Timed, able, bench, compared, measurements
 from fastbert.classifier import FastBertClassifier
 from fastbert.criteria import EntropyCriterion
 from fastbert.data import Example
@@ -34,6 +35,7 @@ KEYS = [
     "p95_ms",
     "p99_ms",
     "accuracy",
+    "agreement",
     "mean_exit_layer",
     "layers",
     "share_of_saving",
@@ -102,7 +104,31 @@ def test_throughput_and_accuracy_are_those_of_the_sample() -> None:
     assert pipeline.rows_per_second == pytest.approx(4 / 2.0)
     assert (early.accuracy, pipeline.accuracy) == (0.75, 1.0)
     assert (pipeline.mean_exit_layer, pipeline.layers) == (6.0, 6)
+    assert (early.agreement, pipeline.agreement) == (0.75, 1.0)
     assert (early.p50_ms, early.p95_ms, early.p99_ms) == (None, None, None)
+
+
+def test_without_the_pipeline_answers_are_compared_with_full_depth() -> None:
+    field, sample = made_up()
+    without = [timed for timed in field if timed.contender.name != PIPELINE]
+    assert [row.agreement for row in measurements(without, sample)] == [0.75, 1.0, 1.0]
+    assert [row.agreement for row in measurements(field[-1:], sample)] == [None]
+
+
+def test_who_cannot_answer_is_noted_and_takes_nobody_along() -> None:
+    def fails(texts: object, size: int) -> Answers:
+        if size == 1:
+            raise RuntimeError("out of memory")
+        return Answers(np.zeros(size, int))
+
+    field = [timed.contender for timed in made_up()[0]]
+    broken = [replace(one, answer=fails) if one.name == PIPELINE else one for one in field]
+    failures: list[Failure] = []
+    assert able(broken, ROWS[:3], failures) == [one for one in field if one.name != PIPELINE]
+    assert failures == [Failure(PIPELINE, "RuntimeError: out of memory")]
+
+    broken = [replace(one, answer=fails) if one.name == FULL else one for one in field]
+    assert [one.name for one in able(broken, ROWS[:3], [])] == [PIPELINE, PLAIN]
 
 
 def test_speeds_are_compared_round_by_round() -> None:
@@ -131,6 +157,7 @@ def test_the_json_has_these_keys(found: Bench) -> None:
         "achieved",
         "contenders",
         "ratios",
+        "failures",
         "peak",
     ]
     assert all(list(row) == KEYS for row in printed["contenders"])

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from fastbert.bench.figure import throughput_png
-from fastbert.bench.results import Achieved, Bench, Measurement, Rate, Ratio
+from fastbert.bench.results import Achieved, Bench, Failure, Measurement, Rate, Ratio
 from fastbert.bench.tables import bench_tables
 
 EARLY = Measurement(
@@ -22,6 +22,7 @@ EARLY = Measurement(
     p95_ms=None,
     p99_ms=None,
     accuracy=0.9125,
+    agreement=0.9875,
     mean_exit_layer=3.0,
     layers=12,
     share_of_saving=0.87,
@@ -87,10 +88,10 @@ def test_tables_show_each_contender_the_fastest_first() -> None:
     assert names == [*fastest_first, *fastest_first, FULL.name]
     shown = [line[1:] for line in cells if line[0] == EARLY.name]
     assert shown == [
-        ["1,234.5", "12.30x", "91.25%", "3.00/12", "4.00x", "87%", "93%"],
-        ["2.50", "5.00", "7.50", "11.10x", "3.00/12", "4.00x", "87%", "93%"],
+        ["1,234.5", "12.30x", "91.25%", "98.75%", "3.00/12", "4.00x", "87%", "93%"],
+        ["2.50", "5.00", "7.50", "11.10x", "91.25%", "98.75%", "3.00/12", "4.00x", "87%", "93%"],
     ]
-    assert ["100.0", "1.00x", "91.25%", "12.00/12", "-", "-", "-"] in [
+    assert ["100.0", "1.00x", "91.25%", "98.75%", "12.00/12", "-", "-", "-"] in [
         line[1:] for line in cells if line[0] == PIPELINE.name
     ]
     assert [FULL.name, "32 x 128", "900", "50%", "-"] in cells
@@ -104,7 +105,14 @@ def test_what_is_not_known_is_a_dash() -> None:
         FOUND, contenders=tuple(replace(row, accuracy=None) for row in FOUND.contenders), ratios=()
     )
     [bulk, _] = [line[1:] for line in lines_of(unlabelled) if line[0] == EARLY.name]
-    assert bulk[1:3] == ["-", "-"]
+    assert bulk[1:4] == ["-", "-", "98.75%"]
+
+
+def test_who_failed_has_a_row_and_a_reason() -> None:
+    failed = replace(FOUND, failures=(Failure("FastBERT onnx int8", "not exported: 4 differ"),))
+    cells = lines_of(failed)
+    assert ["FastBERT onnx int8", "failed"] in cells
+    assert ["FastBERT onnx int8 failed: not exported: 4 differ"] in cells
 
 
 def test_the_figure_is_a_picture() -> None:
@@ -112,8 +120,22 @@ def test_the_figure_is_a_picture() -> None:
     assert throughput_png(FOUND.as_dict()).startswith(b"\x89PNG")
 
 
-def test_there_is_no_figure_without_labels() -> None:
+def test_without_labels_the_figure_shows_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
-    row = replace(EARLY, accuracy=None)
+    drawn: list[str] = []
+
+    def picture(figure: object, rows: object, quality: str, kind: str) -> bytes:
+        drawn.append(quality)
+        return b""
+
+    monkeypatch.setattr("fastbert.bench.figure.picture", picture)
+    throughput_png(FOUND.as_dict())
+    throughput_png(replace(FOUND, contenders=(replace(EARLY, accuracy=None),)).as_dict())
+    assert drawn == ["accuracy", "agreement"]
+
+
+def test_there_is_no_figure_without_labels_or_a_plain_model() -> None:
+    pytest.importorskip("matplotlib")
+    row = replace(EARLY, accuracy=None, agreement=None)
     with pytest.raises(ValueError, match="no labels"):
         throughput_png(replace(FOUND, contenders=(row,)).as_dict())

@@ -17,8 +17,10 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from jaxtyping import Int
 
+from fastbert.bench.results import Failure
 from fastbert.classifier import FastBertClassifier, Text
 from fastbert.criteria import EntropyCriterion, ExitCriterion
+from fastbert.errors import FastBertError
 from fastbert.folder import ModelFolder, copy_folder
 from fastbert.goals import Goal
 from fastbert.runtime.manifest import PRECISIONS as EXPORTED_PRECISIONS
@@ -139,6 +141,22 @@ def targets_of(folder: ModelFolder) -> list[Target]:
     return exported or [Target("torch")]
 
 
+@contextmanager
+def left_out_if_it_fails(name: str, failures: list[Failure]) -> Iterator[None]:
+    """Note why a contender cannot take part, and go on with the others.
+
+    Whatever a runtime raises is caught: an export that is refused, an operator or an instruction
+    that is not there, memory that does not suffice.
+    """
+    try:
+        yield
+    except Exception as error:
+        kind = "" if isinstance(error, FastBertError) else f"{type(error).__name__}: "
+        reason = " ".join(f"{kind}{error}".split())
+        logger.warning("%s is left out: %s", name, reason)
+        failures.append(Failure(name, reason))
+
+
 def installed(*packages: str, what: str) -> bool:
     """Return whether all packages are there; if not, say what is left out and how to have it."""
     missing = [name for name in packages if not find_spec(name)]
@@ -155,9 +173,11 @@ def installed(*packages: str, what: str) -> bool:
 
 @contextmanager
 def loaded_models(
-    folder: ModelFolder, targets: Sequence[Target], threads: int
+    folder: ModelFolder, targets: Sequence[Target], threads: int, failures: list[Failure]
 ) -> Iterator[list[LoadedModel]]:
     """Load this model for each target; what has to be exported first lies in a temporary folder.
+
+    A model that cannot be exported or loaded is noted among `failures`.
 
     Raises:
         FolderError: A target names no precision, and the folder is not exported for its runtime.
@@ -165,11 +185,13 @@ def loaded_models(
     needed = {"torch": ["torch"], "onnx": ["onnx", "onnxruntime"], "openvino": ["openvino"]}
     stages = cache(partial(_traced, folder))
     with ExitStack() as stack:
-        yield [
-            stack.enter_context(_loaded(folder, target, threads, stages))
-            for target in dict.fromkeys(_resolved(folder, target) for target in targets)
-            if installed(*needed[target.runtime], what=f"{OURS} in {target.runtime}")
-        ]
+        models = []
+        for target in dict.fromkeys(_resolved(folder, target) for target in targets):
+            name = f"{OURS} {target.runtime} {target.precision}"
+            if installed(*needed[target.runtime], what=name):
+                with left_out_if_it_fails(name, failures):
+                    models.append(stack.enter_context(_loaded(folder, target, threads, stages)))
+        yield models
 
 
 def _resolved(folder: ModelFolder, target: Target) -> Target:
@@ -222,34 +244,37 @@ def _export(folder: ModelFolder, target: Target, copy: Path, stages: Callable[[]
     export_model(copy, runtime=target.runtime, precision=target.precision, stages=stages())
 
 
-def contenders_of(model: LoadedModel, settings: Sequence[Setting]) -> list[Contender]:
+def contenders_of(
+    model: LoadedModel, settings: Sequence[Setting], failures: list[Failure]
+) -> list[Contender]:
     """Return a model at full depth and at each setting.
+
+    A goal that the model cannot be asked for is noted among `failures`.
 
     Args:
         model: This model in one runtime.
         settings: Goals and speeds; without any, the folder's default.
-
-    Raises:
-        CalibrationError: A goal cannot be met.
-        FolderError: There is a goal, and the folder is not calibrated.
+        failures: Where what fails is added.
     """
     classifier = model.classifier
     full = _contender(model, model.full_depth, EntropyCriterion(0.0))
-    chosen = {_shown(setting): _criterion(classifier, setting) for setting in settings}
-    if not chosen:
-        chosen = {_shown(classifier.default_goal): classifier.default_criterion}
-    adaptive = [
-        _contender(model, f"{model.name}, {name}", criterion, full_depth=full.name)
-        for name, criterion in chosen.items()
-    ]
+    adaptive = []
+    for setting in dict.fromkeys(settings) or [None]:
+        shown = classifier.default_goal if setting is None else setting
+        name = f"{model.name}, {_shown(shown)}"
+        with left_out_if_it_fails(name, failures):
+            criterion = _criterion(classifier, setting)
+            adaptive.append(_contender(model, name, criterion, full_depth=full.name))
     return [*adaptive, full]
 
 
-def _criterion(classifier: FastBertClassifier, setting: Setting) -> ExitCriterion:
-    """Return a speed, or the thresholds for a goal, whatever runtime was calibrated.
+def _criterion(classifier: FastBertClassifier, setting: Setting | None) -> ExitCriterion:
+    """Return a speed, the thresholds for a goal, whatever runtime was calibrated, or the default.
 
     Speed and answers are measured here, so nothing has to be promised for this runtime.
     """
+    if setting is None:
+        return classifier.default_criterion
     if isinstance(setting, Goal):
         return classifier.calibration.solve(setting).criterion
     return EntropyCriterion(setting)

@@ -1,4 +1,4 @@
-"""Throughput against accuracy, in the report's look. It needs matplotlib."""
+"""Throughput against accuracy or agreement, in the report's look. It needs matplotlib."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,18 +16,19 @@ LABEL_OFFSETS = (7, -7, 16, -16)  # in points: runtimes agree, so their points s
 
 
 def throughput_png(found: Mapping[str, Any]) -> bytes:
-    """Return the figure of a run as a PNG file's content.
+    """Return the figure of a run as a PNG file's content; without labels agreement is drawn.
 
     Args:
         found: What `Bench.as_dict` gave, or its JSON.
 
     Raises:
-        ValueError: The texts had no labels, so there is no accuracy.
+        ValueError: There were no labels and nothing to agree with.
     """
     rows = [row for row in found["contenders"] if row["p50_ms"] is None]
-    if any(row["accuracy"] is None for row in rows):
-        raise ValueError("the figure needs accuracies, and these texts had no labels")
-    return picture(throughput, rows, "accuracy", "png")
+    for quality in ("accuracy", "agreement"):
+        if all(row.get(quality) is not None for row in rows):
+            return picture(throughput, rows, quality, "png")
+    raise ValueError("the figure needs accuracies, and these texts had no labels")
 
 
 def throughput(table: Table, quality: str, width: float) -> Figure:
@@ -35,7 +36,7 @@ def throughput(table: Table, quality: str, width: float) -> Figure:
 
     Args:
         table: The measurements in bulk, by name.
-        quality: What their `accuracy` is called.
+        quality: `accuracy` or `agreement`.
         width: In inches.
     """
     rows = sorted(table, key=lambda row: -float(row["rows_per_second"]))
@@ -44,7 +45,7 @@ def throughput(table: Table, quality: str, width: float) -> Figure:
     axes = figure.subplots()
     for number, row in enumerate(rows, start=1):
         colour = LIGHT[COLOURS[_kind(row)]]
-        speed, percent = row["rows_per_second"], 100 * row["accuracy"]
+        speed, percent = row["rows_per_second"], 100 * row[quality]
         label = f"{number}  {row['name']}"
         axes.plot(speed, percent, MARKERS[row["runtime"]], color=colour, markersize=6, label=label)
         offset = LABEL_OFFSETS[number % len(LABEL_OFFSETS)]
@@ -63,7 +64,7 @@ def throughput(table: Table, quality: str, width: float) -> Figure:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    percents = [100 * row["accuracy"] for row in rows]
+    percents = [100 * row[quality] for row in rows]
     span = max(max(percents) - min(percents), LEAST_SPAN)
     middle = (max(percents) + min(percents)) / 2
     axes.set_ylim(middle - 0.7 * span, middle + 0.7 * span)

@@ -47,9 +47,15 @@ def save_plain_graph(folder: ModelFolder, *, gives_segments: bool, path: Path) -
     Args:
         folder: A verified model folder.
         gives_segments: Whether the tokenizer gives segment ids.
-        path: The file to write.
+        path: The file to write; the weights lie beside it.
     """
     model = FastBertModel.load(folder)
     model.backbone.encoder.set_attn_implementation("eager")
     tokens = tokens_to_trace(gives_segments=gives_segments)
-    onnx.save(to_onnx(_Logits(model.teacher), tokens, ["logits"]), path)
+    onnx.save_model(
+        to_onnx(_Logits(model.teacher), tokens, ["logits"]),
+        path,
+        save_as_external_data=True,  # one file holds 2 GB at most
+        location=f"{path.stem}.bin",
+        size_threshold=1_024,
+    )

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from fastbert.bench.contenders import Answers, Contender, installed
+from fastbert.bench.contenders import Answers, Contender, installed, left_out_if_it_fails
+from fastbert.bench.results import Failure
 from fastbert.classifier import Text
 from fastbert.folder import ModelFolder
 from fastbert.text import TextEncoder, batches_of_similar_length
@@ -35,13 +36,20 @@ Run = Callable[[Feeds], Float[np.ndarray, "rows classes"]]
 
 
 @contextmanager
-def plain_contenders(folder: ModelFolder, threads: int) -> Iterator[list[Contender]]:
-    """Load every plain contender whose packages are installed; their files are temporary."""
+def plain_contenders(
+    folder: ModelFolder, threads: int, failures: list[Failure]
+) -> Iterator[list[Contender]]:
+    """Load every plain contender whose packages are installed; their files are temporary.
+
+    One that cannot be exported or loaded is noted among `failures`.
+    """
+    field: list[Contender] = []
     with TemporaryDirectory(prefix="fastbert-bench-") as parent:
-        yield [
-            *_pipelines(folder, threads),
-            *_graphs(folder, Path(parent), threads),
-        ]
+        with left_out_if_it_fails(PIPELINE, failures):
+            field += _pipelines(folder, threads)
+        with left_out_if_it_fails("plain ONNX graph", failures):
+            field += _graphs(folder, Path(parent), threads, failures)
+        yield field
 
 
 # The pipeline of transformers.
@@ -62,7 +70,7 @@ def _pipelines(folder: ModelFolder, threads: int) -> Iterator[Contender]:
         tokenizer=str(folder.path),
         device="cpu",
         dtype=torch.float32,
-        trust_remote_code=False,
+        trust_remote_code=False,  # else transformers asks on stdin
     )
     numbers = {label: number for number, label in enumerate(folder.config.labels)}
     given = partial(_ask_pipeline, pipe, numbers, folder.config.max_length)
@@ -99,37 +107,43 @@ def _sorted(
 # One graph in ONNX Runtime and in OpenVINO.
 
 
-def _graphs(folder: ModelFolder, parent: Path, threads: int) -> Iterator[Contender]:
+def _graphs(
+    folder: ModelFolder, parent: Path, threads: int, failures: list[Failure]
+) -> list[Contender]:
     if not installed("torch", "transformers", "onnx", what="a plain ONNX graph"):
-        return
+        return []
     encoder = folder.text_encoder()
     graph = parent / "plain.onnx"
     with _silent():
         from fastbert.bench.graph import save_plain_graph
 
         save_plain_graph(folder, gives_segments=encoder.gives_segments, path=graph)
-    runs: dict[tuple[str, str, str], Run] = {}
+    runs: dict[tuple[str, str, str], Callable[[], Run]] = {}
     if installed("onnxruntime", what="plain ONNX Runtime"):
-        runs["ONNX Runtime", "onnx", "fp32"] = _onnx_run(graph, threads)
-        runs["ONNX Runtime", "onnx", "int8"] = _onnx_run(_onnx_int8(graph), threads)
+        runs["ONNX Runtime", "onnx", "fp32"] = lambda: _onnx_run(graph, threads)
+        runs["ONNX Runtime", "onnx", "int8"] = lambda: _onnx_run(_onnx_int8(graph), threads)
     if installed("openvino", what="plain OpenVINO"):
         from openvino import Core
 
         core = Core()
         plain = core.read_model(graph)
-        runs["OpenVINO", "openvino", "fp32"] = _openvino_run(plain, "f32", threads)
+        runs["OpenVINO", "openvino", "fp32"] = lambda: _openvino_run(plain, "f32", threads)
         if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            runs["OpenVINO", "openvino", "bf16"] = _openvino_run(plain, "bf16", threads)
+            runs["OpenVINO", "openvino", "bf16"] = lambda: _openvino_run(plain, "bf16", threads)
         if installed("nncf", what="plain OpenVINO in int8"):
-            runs["OpenVINO", "openvino", "int8"] = _openvino_run(
+            runs["OpenVINO", "openvino", "int8"] = lambda: _openvino_run(
                 _openvino_int8(core.read_model(graph)),
                 "f32",
                 threads,
                 DYNAMIC_QUANTIZATION_GROUP_SIZE=folder.shape.hidden_size,
             )
-    for (name, runtime, precision), run in runs.items():
-        answer = partial(_by_batches, encoder, run)
-        yield Contender(f"{name} {precision}", runtime, precision, threads, answer)
+    found = []
+    for (runtime_name, runtime, precision), load in runs.items():
+        name = f"{runtime_name} {precision}"
+        with left_out_if_it_fails(name, failures):
+            answer = partial(_by_batches, encoder, load())
+            found.append(Contender(name, runtime, precision, threads, answer))
+    return found
 
 
 def _by_batches(encoder: TextEncoder, run: Run, texts: Sequence[Text], batch_size: int) -> Answers:
@@ -172,7 +186,13 @@ def _onnx_int8(graph: Path) -> Path:
 
     quantised = graph.with_name("plain_int8.onnx")
     with _silent():
-        quantize_dynamic(graph, quantised, weight_type=QuantType.QInt8, reduce_range=True)
+        quantize_dynamic(
+            graph,
+            quantised,
+            weight_type=QuantType.QInt8,
+            reduce_range=True,
+            use_external_data_format=True,
+        )
     return quantised
 
 

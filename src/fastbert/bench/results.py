@@ -20,6 +20,8 @@ class Measurement:
         p95_ms: Likewise 95 % of them.
         p99_ms: Likewise 99 % of them.
         accuracy: Share of the timed texts answered right; None without labels.
+        agreement: Share of them answered as the plain model does: the pipeline or, where that does
+            not take part, this model at full depth; None where neither does.
         mean_exit_layer: Encoder layers a text ran on average.
         layers: Encoder layers there are.
         share_of_saving: How many times faster it was than the same runtime at full depth, paired by
@@ -37,6 +39,7 @@ class Measurement:
     p95_ms: float | None
     p99_ms: float | None
     accuracy: float | None
+    agreement: float | None
     mean_exit_layer: float
     layers: int
     share_of_saving: float | None
@@ -111,6 +114,14 @@ class Achieved:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A contender that could not take part, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Bench:
     """Everything that one run found.
 
@@ -125,6 +136,7 @@ class Bench:
         achieved: The rates of whole models.
         contenders: The measurements, those in bulk first.
         ratios: Speeds compared, round by round.
+        failures: Who could not take part.
     """
 
     machine: Mapping[str, Any]
@@ -136,6 +148,7 @@ class Bench:
     achieved: tuple[Achieved, ...]
     contenders: tuple[Measurement, ...]
     ratios: tuple[Ratio, ...]
+    failures: tuple[Failure, ...] = ()
 
     @property
     def peak(self) -> dict[str, Rate]:

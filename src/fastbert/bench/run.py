@@ -19,16 +19,18 @@ from fastbert.bench.contenders import (
     Setting,
     Target,
     contenders_of,
+    left_out_if_it_fails,
     loaded_models,
     targets_of,
 )
 from fastbert.bench.machine import limited, machine, warn_if_busy
 from fastbert.bench.peak import measure_rates
 from fastbert.bench.plain import PIPELINE, plain_contenders
-from fastbert.bench.results import Bench, Measurement, Ratio
+from fastbert.bench.results import Bench, Failure, Measurement, Ratio
 from fastbert.bench.timing import latency, layer_bound, median_ratio, time_items, time_rounds
 from fastbert.classifier import Text
 from fastbert.data import Example, check_labels
+from fastbert.errors import ExportError
 from fastbert.folder import ModelFolder
 from fastbert.system import versions
 from fastbert.text import TextEncoder
@@ -111,6 +113,9 @@ def bench(
 ) -> Bench:
     """Time every contender on the same texts.
 
+    One that cannot take part, such as an export that is refused or a goal that cannot be met, is
+    named with the reason, and the others go on.
+
     Args:
         folder: The model.
         examples: Texts to answer; if all are labelled, there is an accuracy.
@@ -126,9 +131,8 @@ def bench(
         rounds: How often each contender has its turn.
 
     Raises:
-        CalibrationError: A goal cannot be met.
-        FolderError: There is a goal, and the folder is not calibrated; or a runtime was asked for
-            that it is not exported for.
+        ExportError: Nobody can take part.
+        FolderError: A runtime was asked for that the folder is not exported for.
         DataError: Texts are labelled, and a label is not the model's.
         ValueError: A runtime is unknown, there are no texts, or `batch_size` is less than 2.
     """
@@ -147,12 +151,19 @@ def bench(
         stack.enter_context(limited(threads))
         bulk, single = (Sample.of(folder, examples, most) for most in (rows, latency_rows))
         tokenised_per_second = time_tokenizer(folder, bulk, rounds)
-        models = stack.enter_context(loaded_models(folder, targets, threads))
-        field = [entry for model in models for entry in contenders_of(model, settings)]
-        field += stack.enter_context(plain_contenders(folder, threads))
+        failures: list[Failure] = []
+        models = stack.enter_context(loaded_models(folder, targets, threads, failures))
+        field = [entry for model in models for entry in contenders_of(model, settings, failures)]
+        field += stack.enter_context(plain_contenders(folder, threads, failures))
+        field = able(field, bulk.examples[:batch_size], failures)
+        if not field:
+            raise ExportError(f"nobody can take part: {failures[0].name}: {failures[0].reason}")
         in_bulk = time_bulk(field, bulk, batch_size, rounds)
         one_by_one = time_single(field, single, rounds)
-        products, achieved = measure_rates(models, threads, rounds)
+        names = {entry.name for entry in field}
+        products, achieved = measure_rates(
+            [model for model in models if model.full_depth in names], threads, rounds
+        )
     return Bench(
         machine=facts | {"threads": threads},
         versions=versions(),
@@ -163,7 +174,26 @@ def bench(
         achieved=achieved,
         contenders=(*measurements(in_bulk, bulk), *measurements(one_by_one, single)),
         ratios=(*compared(in_bulk), *compared(one_by_one)),
+        failures=tuple(failures),
     )
+
+
+def able(
+    field: Sequence[Contender], examples: Sequence[Example], failures: list[Failure]
+) -> list[Contender]:
+    """Return those that can answer, asked once together and once alone, and note the others.
+
+    What leaves early is compared with its full depth, so it does not take part without that.
+    """
+    texts = [row.content for row in examples]
+    found: list[Contender] = []
+    for entry in field:
+        with left_out_if_it_fails(entry.name, failures):
+            entry.answer(texts, len(texts))
+            entry.answer(texts[:1], 1)
+            found.append(entry)
+    names = {entry.name for entry in found}
+    return [entry for entry in found if entry.full_depth is None or entry.full_depth in names]
 
 
 def time_tokenizer(folder: ModelFolder, sample: Sample, rounds: int) -> float:
@@ -218,10 +248,24 @@ def _joined(answers: Sequence[Answers]) -> Answers:
 def measurements(field: Sequence[Timed], sample: Sample) -> list[Measurement]:
     """Return the figures of each contender."""
     by_name = {timed.contender.name: timed for timed in field}
-    return [_measurement(timed, by_name, sample) for timed in field]
+    plain = _plain_answers(field)
+    return [_measurement(timed, by_name, sample, plain) for timed in field]
 
 
-def _measurement(timed: Timed, by_name: Mapping[str, Timed], sample: Sample) -> Measurement:
+def _plain_answers(field: Sequence[Timed]) -> Int[np.ndarray, " rows"] | None:
+    """Return the pipeline's answers or, where it does not take part, the model's at full depth."""
+    full = [timed for timed in field if timed.contender.full_depth is None]
+    pipelines = [timed for timed in full if timed.contender.name == PIPELINE]
+    ours = [timed for timed in full if timed.contender.is_ours]
+    return next((timed.answers.classes for timed in [*pipelines, *ours]), None)
+
+
+def _measurement(
+    timed: Timed,
+    by_name: Mapping[str, Timed],
+    sample: Sample,
+    plain: Int[np.ndarray, " rows"] | None,
+) -> Measurement:
     entry = timed.contender
     spread = latency(timed.single) if timed.single is not None else None
     layers = timed.answers.exit_layer
@@ -240,14 +284,17 @@ def _measurement(timed: Timed, by_name: Mapping[str, Timed], sample: Sample) -> 
         p50_ms=spread.p50_ms if spread else None,
         p95_ms=spread.p95_ms if spread else None,
         p99_ms=spread.p99_ms if spread else None,
-        accuracy=None
-        if sample.truth is None
-        else float(np.mean(timed.answers.classes == sample.truth)),
+        accuracy=_share_alike(timed.answers, sample.truth),
+        agreement=_share_alike(timed.answers, plain),
         mean_exit_layer=float(sample.num_layers if layers is None else layers.mean()),
         layers=sample.num_layers,
         share_of_saving=by_rows,
         share_of_saving_by_tokens=by_tokens,
     )
+
+
+def _share_alike(answers: Answers, others: Int[np.ndarray, " rows"] | None) -> float | None:
+    return None if others is None else float(np.mean(answers.classes == others))
 
 
 def compared(field: Sequence[Timed]) -> Iterator[Ratio]:

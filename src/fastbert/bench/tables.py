@@ -23,6 +23,7 @@ def bulk_table(found: Bench) -> Table:
         "rows/s",
         "x pipeline",
         "accuracy",
+        "as plain",
         "layers",
         "bound",
         "share",
@@ -33,14 +34,18 @@ def bulk_table(found: Bench) -> Table:
             row.name,
             f"{row.rows_per_second:,.1f}",
             _times_pipeline(found, row),
-            NOTHING if row.accuracy is None else f"{row.accuracy:.2%}",
+            *_quality(row),
             f"{row.mean_exit_layer:.2f}/{row.layers}",
             *_saving(row),
         )
+    for failure in found.failures:
+        table.add_row(failure.name, "failed")
     table.caption = (
         "medians of rounds in which all took turns; bound: layers / mean exit layer; share: how "
         "much of it shows in time against the same runtime at full depth; tokenising, which all "
-        f"times include, alone reaches {found.tokenised_per_second:,.0f} rows/s"
+        f"times include, alone reaches {found.tokenised_per_second:,.0f} rows/s; as plain: share "
+        "answered like the plain model"
+        + "".join(f"\n{failure.name} failed: {failure.reason}" for failure in found.failures)
     )
     return table
 
@@ -54,6 +59,8 @@ def latency_table(found: Bench) -> Table:
         "p95 ms",
         "p99 ms",
         "x pipeline",
+        "accuracy",
+        "as plain",
         "layers",
         "bound",
         "share",
@@ -64,6 +71,7 @@ def latency_table(found: Bench) -> Table:
             row.name,
             *(f"{value:.2f}" for value in (row.p50_ms, row.p95_ms, row.p99_ms) if value),
             _times_pipeline(found, row),
+            *_quality(row),
             f"{row.mean_exit_layer:.2f}/{row.layers}",
             *_saving(row),
         )
@@ -106,6 +114,13 @@ def _times_pipeline(found: Bench, row: Measurement) -> str:
         return "1.00x"
     ratio = found.ratio(row.name, PIPELINE, row.batch_size)
     return NOTHING if ratio is None else f"{ratio.median:.2f}x"
+
+
+def _quality(row: Measurement) -> tuple[str, str]:
+    """Return how much was right, and how much as the plain model has it."""
+    shares = (row.accuracy, row.agreement)
+    accuracy, agreement = (NOTHING if share is None else f"{share:.2%}" for share in shares)
+    return accuracy, agreement
 
 
 def _saving(row: Measurement) -> tuple[str, str, str]:

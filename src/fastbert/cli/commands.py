@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from fastbert.data import Columns, Example, check_labels, count_empty, load_examples
+from fastbert.errors import DataError
 from fastbert.extras import needs_extra
 
 if TYPE_CHECKING:
@@ -826,15 +827,16 @@ def bench(
     `fastbert-kit[export]`, and minutes.
     """
     columns = Columns(text_column, pair_column, label_column)
-    examples = _read(texts, columns, labeled=False)
     _quiet_transformers()
     from fastbert.bench.run import bench
     from fastbert.bench.tables import bench_tables
     from fastbert.folder import open_folder
     from fastbert.goals import Goal
 
+    opened = open_folder(folder)
+    examples = _read_with_labels_if_any(texts, columns, opened.config.labels)
     result = bench(
-        open_folder(folder),
+        opened,
         examples,
         runtimes=runtime or (),
         settings=[*(Goal(max_drop=drop) for drop in max_drop or ()), *(speed or ())],
@@ -983,6 +985,21 @@ def _read(texts: Path, columns: Columns, *, labeled: bool) -> list[Example]:
     examples = load_examples(texts, columns, needs_label=labeled)
     if empty := count_empty(examples):
         logger.warning("%s: %d of %d texts are empty", texts, empty, len(examples))
+    return examples
+
+
+def _read_with_labels_if_any(texts: Path, columns: Columns, labels: Sequence[str]) -> list[Example]:
+    """Return the rows, with labels if all have one of these or the column was named."""
+    if str(texts) == "-":  # can be read once
+        return _read(texts, columns, labeled=False)
+    try:
+        examples = _read(texts, columns, labeled=True)
+        check_labels(examples, labels)
+    except DataError as error:
+        if columns.label != Columns.label:
+            raise
+        examples = _read(texts, columns, labeled=False)
+        logger.warning("no accuracy is shown: %s", error)
     return examples
 
 

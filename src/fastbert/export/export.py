@@ -149,7 +149,7 @@ def _measure(classifier: FastBertClassifier) -> Measure:
 
 def _weight_bytes(model: FastBertModel, precision: Precision) -> int:
     """Return how much the weights take at least; in int8 the embeddings stay as they are."""
-    words = model.backbone.encoder.get_input_embeddings().weight.numel()
+    words: int = model.backbone.encoder.get_input_embeddings().weight.numel()
     others = sum(weight.numel() for weight in model.parameters()) - words
     return 4 * words + (1 if precision == "int8" else 4) * others
 
