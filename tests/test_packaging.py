@@ -22,7 +22,7 @@ FOR_OTHERS = {
 
 def required(extra: str | None = None) -> dict[str, Requirement]:
     """Return what an extra installs by name, with the extras that it names."""
-    found = {}
+    found: dict[str, Requirement] = {}
     for line in PROJECT["dependencies"] + (EXTRAS[extra] if extra else []):
         requirement = Requirement(line)
         if requirement.name == PROJECT["name"]:
