@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, PreTrainedModel, set_seed
 from fastbert.calibration import RecordedExits
 from fastbert.criteria import EntropyCriterion
 from fastbert.data import Columns, Example, label_names, load_examples
-from fastbert.folder import EarlyExitConfig, seal, staged_folder
+from fastbert.folder import DefaultPoint, EarlyExitConfig, seal, staged_folder
 from fastbert.nn.model import FastBertModel, teacher_to_train
 from fastbert.text import TextEncoder
 from fastbert.training.fine_tune import FINE_TUNING, fine_tune
@@ -153,13 +153,14 @@ def keep_model(
         model.save(stage)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(teacher / name, stage)
+        speed = fewest_layers(speed_curve(dev, truth), MAX_DROP)
         config = EarlyExitConfig(
             "pretrained",
             model.labels,
             model.num_exits,
             MAX_LENGTH,
             model.layout,
-            speed=fewest_layers(speed_curve(dev, truth), MAX_DROP),
+            default=DefaultPoint({"name": "entropy"}, (speed,) * (model.num_exits - 1)),
         )
         seal(stage, config)
 

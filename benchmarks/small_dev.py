@@ -57,7 +57,7 @@ def main() -> None:
 def pool_of(run: Run) -> dict[str, Any]:
     """Return what dev and test together say of each exit's answers."""
     logits = np.concatenate([run.dev.recorded.recorded, run.test.recorded.recorded], axis=1)
-    truth = np.concatenate([run.dev.truth, run.test.truth])  # type: ignore[list-item]  # all are labelled
+    truth = np.concatenate([run.dev.truth, run.test.truth])
     lengths = np.concatenate([run.dev.lengths, run.test.lengths])
     answers = logits.argmax(axis=-1)
     teacher = np.exp(log_softmax(logits[-1])).astype(np.float64)

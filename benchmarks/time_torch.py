@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("dataset")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--speed", type=float, default=0.5)
     options = parser.parse_args()
     require_shared()
     torch.set_num_threads(options.threads)
@@ -45,7 +46,7 @@ def main() -> None:
     texts = [row.content for row in rows]
     random.Random(0).shuffle(texts)
     classifier = FastBertClassifier.from_pretrained(options.model, device="cpu")
-    speed = classifier.recommended_speed
+    speed = options.speed
     write_result(
         f"time_torch_{options.dataset}_{options.threads}_threads",
         {

@@ -193,8 +193,9 @@ def test_a_calibration_changes_no_other_file_and_no_other_setting(folder: ModelF
     assert after.keys() - before.keys() == {CALIBRATION_FILE}
     assert {name for name in before if after[name] != before[name]} == {"early_exit.json"}
     hashes = {**folder.config.hashes, "settings": sealed.config.hashes["settings"]}
-    ours = {"calibration": None, "default": None}
-    assert replace(sealed.config, **ours) == replace(folder.config, hashes=hashes, **ours)
+    assert replace(sealed.config, calibration=None, default=None) == replace(
+        folder.config, hashes=hashes, default=None
+    )
     assert names_beside(folder.path) == ["model"]
 
 

@@ -218,14 +218,14 @@ def test_a_file_that_is_not_the_demos_is_not_overwritten(
 def test_what_the_demo_wrote_it_replaces_until_somebody_changes_it(tmp_path: Path) -> None:
     output = tmp_path / "demo"
     first, second = (split(examples(30, seed=seed), 1) for seed in (1, 2))
-    paths = _write(first, output)
+    paths = _write(first, output, None)
     before = [path.read_bytes() for path in paths]
-    _write(first, output)
-    _write(second, output)
+    _write(first, output, None)
+    _write(second, output, None)
     assert [path.read_bytes() for path in paths] != before
     paths[1].write_bytes(paths[1].read_bytes() + b"\n")
     with pytest.raises(FolderError, match=r"dev\.jsonl: is not what the demo wrote there"):
-        _write(first, output)
+        _write(first, output, None)
 
 
 def test_a_file_with_too_few_texts_is_refused(tmp_path: Path) -> None:

@@ -504,7 +504,7 @@ def test_an_unknown_schema_is_refused_with_what_to_do(model: Path, schema: int) 
 
 
 KEYS = list(json.loads(settings().to_json()))
-PLACES = [(key,) for key in KEYS]
+PLACES: list[tuple[str, ...]] = [(key,) for key in KEYS]
 PLACES += [("students", key) for key in ("pooling", "width", "num_heads")]
 PLACES += [("default", key) for key in ("measure", "thresholds", "goal")]
 
@@ -821,7 +821,7 @@ def test_what_cannot_be_moved_is_kept_and_named(
 
     [left] = model.parent.glob(".*/left-0")
     assert str(left) in caplog.text
-    assert open_folder(model).read_students()["students.0"][1, 2] == 10
+    assert students_of(open_folder(model))[1, 2] == 10
     assert foreign(model) == FOREIGN
     assert names_beside(model) == ["model"]
 

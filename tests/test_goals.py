@@ -222,6 +222,7 @@ def test_a_larger_drop_is_never_slower(metric: Any) -> None:
 
 def test_with_many_rows_it_is_the_measured_drop_that_counts() -> None:
     few = calibration(seed=2, rows=200)
+    assert few.truth is not None
     many = replace(
         few,
         recorded=RecordedExits(np.tile(few.recorded.recorded, (1, 400, 1))),

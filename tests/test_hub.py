@@ -86,7 +86,7 @@ def model(tmp_path: Path) -> Path:
     parity = Parity(9, "some texts", 0.5, 0, 0, 0, 0, 1e-6)
     for runtime, names in (("openvino", OPENVINO), ("onnx", ONNX)):
         files = {Path(name).name: "0" * 64 for name in names - {f"{runtime}/manifest.json"}}
-        manifest = ExportManifest(runtime, "fp32", files, {}, {}, parity)  # type: ignore[arg-type]
+        manifest = ExportManifest(runtime, "fp32", None, files, {}, {}, parity)  # type: ignore[arg-type]
         (model / runtime / "manifest.json").write_text(manifest.to_json())
     return model
 
