@@ -65,6 +65,7 @@ class StageBackend(ABC):
         self._num_exits = num_exits
         self._segments: OrderedDict[tuple[int, int], Segment] = OrderedDict()
         self._most_layers = KEPT_LAYERS * num_exits
+        self._of_parent: list[OrderedDict[tuple[int, int], Segment]] = []
         self._lock = threading.Lock()
         self._process = os.getpid()
 
@@ -78,6 +79,8 @@ class StageBackend(ABC):
 
     def begin_in_child(self) -> None:
         """Begin anew in the child of a fork, without the threads that stayed behind."""
+        # Kept: to end, a segment waits for its threads, which are the parent's.
+        self._of_parent.append(self._segments)
         self._segments = OrderedDict()
         self._lock = threading.Lock()
         self._process = os.getpid()
