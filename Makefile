@@ -41,7 +41,7 @@ format: $(DEV) ## Format the code and repair what lint can repair
 	$(BIN)/ruff check --fix
 
 floors: $(FLOORS) ## Run the tests with the oldest packages that pyproject.toml allows
-	@.venv-floors/bin/pytest -n $(WORKERS) --dist loadfile
+	@.venv-floors/bin/pytest -n $(WORKERS) --dist loadfile -W ignore::DeprecationWarning # of newer packages
 
 # torch comes first and pinned: where pip is given a folder of CPU wheels, this release is taken from
 # it, while the open range in pyproject.toml would fetch the newest one, on Linux with gigabytes of
