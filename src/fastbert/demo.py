@@ -336,7 +336,7 @@ def speedups(
 
 def _table(shown: Sequence[Setting], measured: Sequence[float]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for heading in ("accuracy", "mean layers", "FLOPs speed-up", "measured speed-up"):
         table.add_column(heading, justify="right")
     for setting, times in zip(shown, measured, strict=True):
