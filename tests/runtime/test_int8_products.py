@@ -29,13 +29,13 @@ def rounded_to_int8(tokens: np.ndarray) -> np.ndarray:
 def one_layer(path: Path, weights: np.ndarray) -> Export:
     """Write embeddings that turn signs around, and a layer that is one product with int8."""
     for name in ("embeddings", "layer_01"):
-        hidden = operators.parameter([-1, -1, WIDTH], np.float32, name="hidden")
+        hidden = operators.parameter([-1, -1, -1], np.float32, name="hidden")
         hidden.output(0).set_names({"hidden"})
         outputs = [operators.negative(hidden)]
         if name == "layer_01":
-            scale = operators.constant(np.full((OUT, 1), 0.5, np.float32))
+            scale = operators.constant(np.full((1, OUT), 0.5, np.float32))
             matrix = operators.multiply(operators.convert(weights, np.float32), scale)
-            outputs = [operators.matmul(hidden, matrix, False, True)]
+            outputs = [operators.matmul(hidden, matrix, False, False)]
         openvino.save_model(
             openvino.Model(outputs, [hidden], name), path / f"{name}.xml", compress_to_fp16=False
         )
@@ -49,12 +49,12 @@ def test_int8_in_openvino_rounds_activations_on_every_processor(
     if pretend_without_vnni:
         monkeypatch.setattr(openvino_backend, "rounds_by_itself", lambda: False)
     random = np.random.default_rng(4)
-    weights = random.integers(-127, 128, (OUT, WIDTH)).astype(np.int8)
+    weights = random.integers(-127, 128, (WIDTH, OUT)).astype(np.int8)
     tokens = random.normal(size=(2, 3, WIDTH)).astype(np.float32)
     tokens[1, 2] = 0  # padding
     segment = OpenVinoBackend(one_layer(tmp_path, weights), threads=1).make_segment(0, 1)
     _, products = segment({"hidden": -tokens})
-    matrix = weights.T * 0.5
+    matrix = weights * 0.5
     np.testing.assert_allclose(products, rounded_to_int8(tokens) @ matrix, atol=1e-3)
     assert np.abs(products - tokens @ matrix).max() > 0.05  # it is int8 after all
 

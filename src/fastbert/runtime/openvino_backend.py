@@ -190,8 +190,9 @@ def round_activations(model: Model) -> None:
     for node in model.get_ordered_ops():
         if node.get_type_name() != "MatMul" or not _is_int8(node.input_value(1)):
             continue
-        tokens = node.input_value(0)
-        width = tokens.get_partial_shape()[-1].get_length()
+        tokens, weights = node.input_value(0), node.input_value(1)
+        # The weights' shape is known; that of tokens may be found out as they come.
+        width = weights.get_shape()[-1 if node.get_attributes()["transpose_b"] else -2]
         if width < GROUP:
             continue
         key = (tokens.get_node().get_name(), tokens.get_index())
