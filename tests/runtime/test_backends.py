@@ -255,11 +255,11 @@ def test_a_precision_that_the_processor_lacks_is_named(
 
 @pytest.fixture
 def of_version_0_1(folders: dict[str, Path], tmp_path: Path) -> Path:
-    """A folder whose manifest says what it said when int8 weights took all 8 bits."""
+    """A folder whose manifest says what it said when int8 activations took all 8 bits."""
     folder = shutil.copytree(folders["int8"], tmp_path / "old")
     path = folder / "onnx" / "manifest.json"
     manifest = json.loads(path.read_text())
-    assert manifest.pop("weight_bits") == 7
+    assert manifest.pop("activation_bits") == 7
     path.write_text(json.dumps(manifest))
     return folder
 
@@ -271,7 +271,7 @@ def test_an_old_int8_export_is_refused_where_its_sums_overflow(
     shutil.rmtree(of_version_0_1 / "openvino")
     monkeypatch.setattr(onnx_backend, "sums_of_full_range_are_exact", lambda: False)
     again = f"fastbert export {of_version_0_1} --runtime onnx --precision int8"
-    with pytest.raises(ExportError, match=rf"onnx: its int8 weights .* overflow .*`{again}`"):
+    with pytest.raises(ExportError, match=rf"onnx: its int8 activations .* overflow .*`{again}`"):
         FastBertClassifier.from_pretrained(of_version_0_1, runtime=runtime)
 
 
@@ -288,7 +288,7 @@ def test_a_new_int8_export_runs_where_old_ones_overflow(
 ) -> None:
     monkeypatch.setattr(onnx_backend, "sums_of_full_range_are_exact", lambda: False)
     classifier = FastBertClassifier.from_pretrained(folders["int8"], runtime="onnx")
-    assert open_export(classifier.folder, "onnx").weight_bits == 7
+    assert open_export(classifier.folder, "onnx").activation_bits == 7
     assert classifier.predict(TEXTS[:3])
 
 

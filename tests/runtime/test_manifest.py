@@ -50,14 +50,16 @@ def listing(name: str) -> Callable[[Path], None]:
     ("runtime", "precision", "bits"),
     [("onnx", "int8", 8), ("openvino", "int8", 8), ("onnx", "fp32", None)],
 )
-def test_an_export_of_version_0_1_is_known_to_have_weights_of_8_bits(
+def test_an_export_of_version_0_1_is_known_to_have_activations_of_8_bits(
     original: Path, tmp_path: Path, runtime: Runtime, precision: Precision, bits: int | None
 ) -> None:
     folder = shutil.copytree(original, tmp_path / "model")
-    rewrite(lambda it: it.pop("weight_bits") or it.update(precision=precision))(folder / runtime)
+    rewrite(lambda it: it.pop("activation_bits") or it.update(precision=precision))(
+        folder / runtime
+    )
     opened = open_folder(folder)
-    assert read_manifest(opened, runtime).weight_bits == bits
-    assert open_export(opened, runtime).weight_bits == bits
+    assert read_manifest(opened, runtime).activation_bits == bits
+    assert open_export(opened, runtime).activation_bits == bits
 
 
 @pytest.mark.parametrize(

@@ -131,9 +131,9 @@ def _products(shape: Shape, threads: int) -> Iterator[_Product]:
     random = np.random.default_rng(0)
     left = random.standard_normal((rows, inner), np.float32)
     right = random.standard_normal((columns, inner), np.float32)
-    left_int8 = random.integers(256, size=(rows, inner)).astype(np.uint8)
-    # Weights of 7 bits, as in exports: with 8, sums overflow on processors without VNNI.
-    right_int8 = random.integers(-64, 65, size=(columns, inner)).astype(np.int8)
+    # Activations of 7 bits, as in exports: with 8, sums overflow on processors without VNNI.
+    left_int8 = random.integers(128, size=(rows, inner)).astype(np.uint8)
+    right_int8 = random.integers(-127, 128, size=(columns, inner)).astype(np.int8)
     if find_spec("torch"):
         yield from _torch_products(shape, left, right)
     if find_spec("onnx") and find_spec("onnxruntime"):

@@ -41,9 +41,9 @@ from fastbert.measures import Entropy, measure_to_json
 from fastbert.nn.backend import TorchBackend
 from fastbert.nn.model import FastBertModel
 from fastbert.runtime.manifest import (
+    ACTIVATION_BITS,
     EXPORTED_FROM,
     PRECISIONS,
-    WEIGHT_BITS,
     Export,
     ExportManifest,
     Precision,
@@ -104,8 +104,10 @@ def export_model(
 
     with staged_folder(opened.path) as stage:
         fill_stage(opened, stage)
-        weight_bits = WEIGHT_BITS.get((runtime, precision))
-        export = Export(stage / runtime, runtime, precision, opened.config.num_layers, weight_bits)
+        activation_bits = ACTIVATION_BITS.get((runtime, precision))
+        export = Export(
+            stage / runtime, runtime, precision, opened.config.num_layers, activation_bits
+        )
         shutil.rmtree(export.path, ignore_errors=True)
         export.path.mkdir()
         _write_stages(stages, export)
@@ -117,7 +119,7 @@ def export_model(
         manifest = ExportManifest(
             runtime=runtime,
             precision=precision,
-            weight_bits=weight_bits,
+            activation_bits=activation_bits,
             files={path.name: hash_of_file(path) for path in sorted(export.path.iterdir())},
             exported_from={name: opened.config.hashes[name] for name in EXPORTED_FROM},
             versions=installed_versions(PACKAGES),

@@ -7,8 +7,8 @@ needed.
 
 Activations are shifted into uint8, for which the runtime has fast kernels; signed ones run 8 to 30
 times slower. Processors without VNNI add the products of two such activations and int8 weights in
-16 bits, so the weights keep to 7 of their 8 bits: no two products overflow, and one file is right
-on every processor.
+16 bits, so the activations keep to 7 of their 8 bits: no two products overflow, and one file is
+right on every processor. Weights in 7 bits would do as well, with twice the error.
 """
 
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fastbert.runtime.onnx_backend import leading_to
 
-LARGEST = 127  # of the activations, before they are shifted
-ZERO = 128  # of the shifted activations
-LARGEST_WEIGHT = 64  # 2 x 255 x 64 is the last that 16 bits hold
+LARGEST = 63  # of the activations, before they are shifted: 2 x 127 x 127 fits into 16 bits
+ZERO = 64  # of the shifted activations
+LARGEST_WEIGHT = 127
 CONSTANTS: dict[str, np.ndarray] = {
     "int8/one": np.array(1, np.float32),
     "int8/zero": np.array(ZERO, np.uint8),

@@ -35,8 +35,11 @@ PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
 }
 
 OWN_HASH = "sha256"  # of manifest.json itself, without this key; version 0.1 wrote none
-# How many bits weights take where products are of integers. ONNX Runtime had 8 as well, before.
-WEIGHT_BITS: dict[tuple[Runtime, Precision], int] = {("openvino", "int8"): 8, ("onnx", "int8"): 7}
+# How many bits activations take where products are of integers. ONNX had 8 as well, before.
+ACTIVATION_BITS: dict[tuple[Runtime, Precision], int] = {
+    ("openvino", "int8"): 8,
+    ("onnx", "int8"): 7,
+}
 FULL_RANGE = 8
 
 EXPORTED_FROM = (LABELS_HASH, MODEL_CONFIG_FILE, TEACHER_FILE, STUDENTS_FILE)
@@ -74,7 +77,7 @@ class ExportManifest:
     Args:
         runtime: What runs it.
         precision: In what it computes.
-        weight_bits: Of weights in integers; None where there are none.
+        activation_bits: Of activations in integers; None where there are none.
         files: SHA-256 by name of file.
         exported_from: Hashes of the model's files and of the label order.
         versions: The packages that wrote it.
@@ -83,7 +86,7 @@ class ExportManifest:
 
     runtime: Runtime
     precision: Precision
-    weight_bits: int | None
+    activation_bits: int | None
     files: dict[str, str]
     exported_from: dict[str, str]
     versions: dict[str, str]
@@ -105,7 +108,7 @@ class Export:
         runtime: What runs them.
         precision: In what it shall compute.
         num_layers: Encoder layers.
-        weight_bits: Of weights in integers; None where there are none.
+        activation_bits: Of activations in integers; None where there are none.
         files: The files by name, open; none before they are written.
     """
 
@@ -113,7 +116,7 @@ class Export:
     runtime: Runtime
     precision: Precision
     num_layers: int
-    weight_bits: int | None = None
+    activation_bits: int | None = None
     files: Mapping[str, OpenFile] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -208,7 +211,7 @@ def open_export(folder: ModelFolder, runtime: Runtime) -> Export:
         runtime,
         manifest.precision,
         folder.config.num_layers,
-        manifest.weight_bits,
+        manifest.activation_bits,
         files,
     )
     for stage in export.stages:
@@ -255,8 +258,8 @@ def _read_manifest(path: Path, again: str) -> ExportManifest:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         _check_own_hash(found)
-        if isinstance(found, dict) and "weight_bits" not in found:  # as version 0.1 wrote it
-            found["weight_bits"] = FULL_RANGE if found.get("precision") == "int8" else None
+        if isinstance(found, dict) and "activation_bits" not in found:  # as version 0.1 wrote it
+            found["activation_bits"] = FULL_RANGE if found.get("precision") == "int8" else None
         _check_keys(found, ExportManifest)
         _check_keys(found["parity"], Parity)
         if found["runtime"] != path.parent.name or found["precision"] not in PRECISIONS.get(

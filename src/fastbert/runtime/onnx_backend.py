@@ -26,12 +26,12 @@ class OnnxBackend(StageBackend):
             threads: Processor threads of one step; by default as many as there are cores.
 
         Raises:
-            ExportError: It was exported before its int8 weights kept to 7 bits, and products with
+            ExportError: It was exported before activations kept to 7 bits in int8, and sums with
                 all 8 overflow on this processor.
         """
-        if export.weight_bits == FULL_RANGE and not sums_of_full_range_are_exact():
+        if export.activation_bits == FULL_RANGE and not sums_of_full_range_are_exact():
             raise ExportError(
-                f"{export.path}: its int8 weights take all 8 bits, with which sums overflow on "
+                f"{export.path}: its int8 activations take all 8 bits, so sums overflow on "
                 f"this processor; export again with `fastbert export {export.path.parent} "
                 "--runtime onnx --precision int8`"
             )
