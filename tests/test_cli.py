@@ -319,7 +319,11 @@ GOOD = b"text,label\nlovely word1,positive\nawful word2,negative\n"
         ("latin.csv", GOOD + b"caf\xe9,positive\n", "latin.csv:4: is not UTF-8 (byte 0xe9)"),
         ("short.csv", GOOD + b"lovely\n", "short.csv:4: expected 2 fields"),
         ("broken.jsonl", b'{"text": "lovely\n', "broken.jsonl:1: broken JSON at character"),
-        ("cut.csv.gz", gzip.compress(GOOD * 99)[:-20], "damaged, and unreadable from here on"),
+        (
+            "cut.csv.gz",
+            gzip.compress(GOOD * 99, mtime=0)[:-20],
+            "damaged, and unreadable from here on",
+        ),
         ("bad.parquet", b"PAR1 and so on PAR1", "bad.parquet:1: damaged"),
         ("texts.docx", b"", "texts.docx: not a kind of file this reads"),
         ("nowhere/t.csv", None, "t.csv: does not exist"),
