@@ -34,7 +34,14 @@ from fastbert.recipes import StudentSettings
 from fastbert.training.distill import DISTILLATION
 from fastbert.training.fine_tune import FINE_TUNING
 from fastbert.training.stage import StageSettings
-from tests.tiny_data import LABELS, examples, save_classifier, save_encoder, write_csv
+from tests.tiny_data import (
+    LABELS,
+    examples,
+    save_classifier,
+    save_encoder,
+    save_uncalibrated,
+    write_csv,
+)
 
 COMMANDS = ["train", "distill", "evaluate", "predict", "calibrate", "inspect", "demo"]
 DOCS = Path(__file__).parents[1] / "docs" / "command-line.md"
@@ -865,12 +872,7 @@ def calibrated(trained: Trained, dev: Path, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture
 def copied(trained: Trained, tmp_path: Path) -> str:
     """Return a folder of the model that a test may change; it is not calibrated."""
-    with folder.staged_folder(tmp_path / "copy") as stage:
-        folder.fill_stage(folder.open_folder(trained.folder), stage)
-        config = folder.open_folder(stage).config
-        folder.seal(stage, replace(config, calibration=None, default=None))
-        (stage / "calibration.safetensors").unlink()
-    return str(tmp_path / "copy")
+    return str(save_uncalibrated(Path(trained.folder), tmp_path / "copy"))
 
 
 def test_calibrating_writes_the_record_and_shows_goals_and_the_next_command(

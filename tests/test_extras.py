@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("evaluate MODEL TEXTS", "torch", "train"),
         ("predict MODEL TEXTS", "torch", "train"),
         ("calibrate MODEL TEXTS", "torch", "train"),
-        ("calibrate MODEL TEXTS --criterion learned", "sklearn.linear_model", "train"),
+        ("calibrate MODEL TEXTS --measure learned", "sklearn.linear_model", "train"),
         ("export MODEL", "onnx", "export"),
         ("report MODEL", "jinja2", "report"),
         ("report MODEL", "matplotlib", "report"),

@@ -17,6 +17,8 @@ MODULES = {"scikit-learn": "sklearn"}  # where it is not the package's name
 FOR_OTHERS = {
     "accelerate": "the Trainer of transformers imports it",
     "onnxscript": "torch.onnx.export imports it",
+    "protobuf": "transformers reads the models of sentencepiece by it",
+    "sentencepiece": "transformers reads the tokenizer of DeBERTa v3 by it",
 }
 
 

@@ -91,13 +91,14 @@ def test_a_copy_of_what_has_changed_since_is_refused(
     pickled = pickle.dumps(FastBertClassifier.from_pretrained(model, runtime="onnx"))
     if change == "settings":
         config = EarlyExitConfig.read(model / "early_exit.json")
-        seal(model, EarlyExitConfig(**(vars(config) | {"speed": 0.25})))
+        seal(model, replace(config, max_length=config.max_length - 1))
     elif change == "export":
         stage, manifest = model / "onnx/layer_01.onnx", model / "onnx/manifest.json"
         record = json.loads(manifest.read_text("utf-8"))
         graph = onnx.load(stage, load_external_data=False)
         graph.doc_string = "made again"
         stage.write_bytes(graph.SerializeToString())
+        del record["sha256"]
         record["files"][stage.name] = hashlib.sha256(stage.read_bytes()).hexdigest()
         manifest.write_text(json.dumps(record), "utf-8")
     else:

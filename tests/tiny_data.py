@@ -2,12 +2,14 @@
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from transformers import BertTokenizer
 
 from fastbert.data import Example
+from fastbert.folder import CALIBRATION_FILE, fill_stage, open_folder, seal, staged_folder
 from tests.tiny import tiny_classifier, tiny_encoder
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -33,6 +35,16 @@ def save_classifier(folder: Path, family: str = "bert") -> Path:
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+def save_uncalibrated(source: Path, target: Path) -> Path:
+    """Write a copy of a model folder without its calibration and default; return the folder."""
+    with staged_folder(target) as staging:
+        fill_stage(open_folder(source), staging)
+        config = open_folder(staging).config
+        seal(staging, replace(config, calibration=None, default=None))
+        (staging / CALIBRATION_FILE).unlink()
+    return target
 
 
 def tiny_tokenizer() -> BertTokenizer:

@@ -203,7 +203,7 @@ class FastBertClassifier:
             FolderError: It was chosen by a measure of one's own, which was not passed.
         """
         stored = self.config.default
-        if stored is None or not any(stored.thresholds):
+        if stored is None or not stored.thresholds:
             return EntropyCriterion(0.0)
         if self.default_goal is None:  # version 0.1 stored a speed
             return EntropyCriterion(stored.thresholds[0])

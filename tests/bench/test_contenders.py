@@ -163,7 +163,7 @@ def test_a_refused_export_is_noted_and_the_others_are_loaded(
     ]
 
 
-def test_a_calibration_of_ones_own_is_timed_at_the_recommended_speed(
+def test_a_default_by_ones_own_measure_fails_alone_and_says_how_to_pass_it(
     folder: ModelFolder, tmp_path: Path
 ) -> None:
     class OwnMeasure(MaxProbability):
@@ -173,8 +173,11 @@ def test_a_calibration_of_ones_own_is_timed_at_the_recommended_speed(
     classifier = FastBertClassifier.from_pretrained(tmp_path / "own", device="cpu")
     classifier.save_calibration(classifier.calibrate(TEXTS, measure=OwnMeasure()), "made")
     reloaded = FastBertClassifier.from_pretrained(tmp_path / "own", device="cpu")
-    field = contenders_of(LoadedModel(reloaded, "torch", "fp32", 1), [], [])
-    assert names(field)[0] == "FastBERT torch fp32, speed=0.5"
+    failures: list[Failure] = []
+    field = contenders_of(LoadedModel(reloaded, "torch", "fp32", 1), [], failures)
+    assert names(field) == ["FastBERT torch fp32, full depth"]
+    [failure] = failures
+    assert "measure 'OwnMeasure'" in failure.reason
 
 
 def test_what_is_not_exported_is_exported_for_the_run(

@@ -13,7 +13,7 @@ from fastbert.goals import Goal
 from fastbert.recipes import StudentSettings, train
 from fastbert.report.collect import SHOWN_GOALS, collect
 from fastbert.training.stage import StageSettings
-from tests.tiny_data import examples, save_encoder, write_csv
+from tests.tiny_data import examples, save_encoder, save_uncalibrated, write_csv
 
 STAGE = StageSettings(epochs=1, learning_rate=1e-3)
 
@@ -32,14 +32,22 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> FastBertClassifier:
     )
 
 
+@pytest.fixture
+def uncalibrated(classifier: FastBertClassifier, tmp_path: Path) -> FastBertClassifier:
+    return FastBertClassifier.from_pretrained(
+        save_uncalibrated(classifier.folder.path, tmp_path / "uncalibrated")
+    )
+
+
 def test_without_texts_and_calibration_it_says_what_is_missing(
-    classifier: FastBertClassifier,
+    uncalibrated: FastBertClassifier,
 ) -> None:
     with pytest.raises(DataError, match="--data"):
-        collect(classifier, "model")
+        collect(uncalibrated, "model")
 
 
-def test_texts_alone_are_enough(classifier: FastBertClassifier, tmp_path: Path) -> None:
+def test_texts_alone_are_enough(uncalibrated: FastBertClassifier, tmp_path: Path) -> None:
+    classifier = uncalibrated
     file = write_csv(tmp_path / "test.csv", examples(25, seed=3))
     rows = load_examples(file, Columns(), needs_label=True)
     report = collect(classifier, "model", rows)

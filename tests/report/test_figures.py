@@ -32,7 +32,7 @@ def test_one_place_is_enough_to_draw(rows: list[dict[str, Any]]) -> None:
     assert drawn.startswith(b"\x89PNG")
 
 
-def test_the_chosen_speed_is_explained_where_it_is_drawn() -> None:
+def test_the_default_is_explained_where_it_is_drawn() -> None:
     rows = table((0.0, 0.9, 1.0), (0.2, 0.89, 2.0))
 
     def legend(rows: list[dict[str, Any]]) -> list[str]:
@@ -41,4 +41,4 @@ def test_the_chosen_speed_is_explained_where_it_is_drawn() -> None:
 
     assert len(legend(rows)) == 1
     chosen = table((0.2, 0.89, 2.0), series="chosen")
-    assert legend(rows + chosen)[1:] == ["the speed chosen on held-out texts"]
+    assert legend(rows + chosen)[1:] == ["the default, chosen on held-out texts"]

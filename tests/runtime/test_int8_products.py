@@ -39,7 +39,7 @@ def one_layer(path: Path, weights: np.ndarray) -> Export:
         openvino.save_model(
             openvino.Model(outputs, [hidden], name), path / f"{name}.xml", compress_to_fp16=False
         )
-    return Export(path, "openvino", "int8", 1, 8)
+    return Export(path, "openvino", "int8", 1, 8).opened()
 
 
 @pytest.mark.parametrize("pretend_without_vnni", [False, True])

@@ -75,7 +75,7 @@ def test_an_export_of_version_0_1_is_known_to_have_activations_of_8_bits(
             lambda path: (path / "manifest.json").write_text("{"),
             r"manifest.json: cannot be read",
         ),
-        ("onnx", rewrite(lambda it: it.pop("parity")), r"its keys must be exported_from, files"),
+        ("onnx", rewrite(lambda it: it.pop("parity")), r"its keys must be activation_bits, exp"),
         ("onnx", rewrite(lambda it: it.update(more=1)), r"its keys must be"),
         ("onnx", rewrite(lambda it: it["parity"].pop("rows")), r"its keys must be"),
         (

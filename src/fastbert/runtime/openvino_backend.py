@@ -90,14 +90,16 @@ class OpenVinoBackend(StageBackend):
     def make_segment(self, done: int, exit_layer: int) -> "OpenVinoSegment":
         """Join the stages of a segment and compile them."""
         first = 0 if done == 0 else done + 1
-        stages = [self._read(stage) for stage in self._stages[first : exit_layer + 1]]
-        model = join(stages, gives_hidden=exit_layer < self.num_exits)
+        stages = self._stages[first : exit_layer + 1]
+        model = join(
+            [self._read(stage) for stage in stages], gives_hidden=exit_layer < self.num_exits
+        )
         if self._rounds:
             round_activations(model)
-        segment = OpenVinoSegment(self._core.compile_model(model, "CPU", self._settings))
-        for stage in self._stages[first : exit_layer + 1]:
+        compiled = self._core.compile_model(model, "CPU", self._settings)
+        for stage in stages:
             stage.forget_weights()
-        return segment
+        return OpenVinoSegment(compiled, stages)
 
     def _read(self, stage: OpenStage) -> Model:
         weights = np.frombuffer(stage.weights or bytearray(), np.uint8)
@@ -114,9 +116,15 @@ def _rounded_up(number: int, step: int) -> int:
 class OpenVinoSegment:
     """A compiled model, with a request for each thread that calls it."""
 
-    def __init__(self, model: openvino.CompiledModel) -> None:
-        """Note which of the feeds it reads."""
+    def __init__(self, model: openvino.CompiledModel, stages: Sequence[OpenStage]) -> None:
+        """Note which of the feeds it reads.
+
+        Args:
+            model: What was compiled.
+            stages: Of what; some of their weights are read where they are mapped.
+        """
         self._model = model
+        self._stages = stages  # the compiled model does not own them
         self._inputs = [port.get_any_name() for port in model.inputs]
         self._requests = threading.local()
 
