@@ -489,12 +489,21 @@ def test_a_promise_is_broken_no_more_often_than_it_says(
     assert not any(equal) if split else all(equal)
 
 
-def test_what_was_measured_is_no_promise() -> None:
-    # Why the confidence is there: without it the drop is exceeded by some.
-    goal = Goal(max_drop=0.08, metric="agreement")
-    points = [drawn_from_pool(seed, 300).solve(goal) for seed in range(20)]
-    broken = np.mean([true_drop(point.criterion, "agreement") > 0.08 for point in points])
-    assert broken > 0
+def test_what_few_rows_show_is_exceeded_elsewhere_unless_care_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A path looks better on the rows that drew it. Folds that did not draw it say how much.
+    def exceeded() -> float:
+        goal = Goal(max_drop=0.08, metric="agreement")
+        points = [drawn_from_pool(seed, 300).solve(goal) for seed in range(10)]
+        return float(np.mean([true_drop(point.criterion, "agreement") > 0.08 for point in points]))
+
+    with_care = exceeded()
+    monkeypatch.setattr(goals, "ROWS_TO_FOLD", 0)
+    monkeypatch.setattr(goals, "TEXTS_LOST", 0)
+    without = exceeded()
+    assert without >= 0.5
+    assert with_care < 0.3
 
 
 def test_more_confidence_and_a_smaller_drop_are_slower() -> None:

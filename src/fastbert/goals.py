@@ -37,6 +37,8 @@ PATH_SHARE = 5  # one row in so many draws the path that the others test
 BETTING_FROM = 1.5  # times the rows it needs without any loss; below, betting learns too late
 TEXTS_LOST = 2  # taken to be answered worse besides those that are: few rows hide a few errors
 LEAST_SHARE = 1 / 5  # of an allowed drop, which is left however few the rows
+FOLDS = 5  # of the rows, each of which judges settings that the others draw
+ROWS_TO_FOLD = 10_000  # from so many on a path loses elsewhere what it loses on its own rows
 STANDARD_ERRORS = 2  # by which the teacher's expectation may raise a measured drop
 SEED = 0  # of the order in which rows are split and bet on
 
@@ -395,21 +397,60 @@ class Calibration(AnsweredRows):
         if goal.confidence is not None:
             return self._promised(metric, max_drop, goal.confidence)
         full = self.points[0].quality(metric)
+        measured = np.array([full - point.quality(metric) for point in self.points])
+        counted = measured + self._overlooked(metric)
         allowed = allowed_drop(max_drop, self.recorded.num_rows)
         good = [
             point
-            for point in self.points
-            if full - point.quality(metric) + self._overlooked(point) <= allowed + 1e-9
+            for point, drop in zip(self.points, counted, strict=True)
+            if drop <= allowed + 1e-9
         ]
         return min(good, key=lambda point: point.flops)
 
-    def _overlooked(self, point: OperatingPoint) -> float:
-        """Return how much accuracy is lost beyond what was measured; 0 without labels."""
-        full = self.points[0].accuracy
-        if point.accuracy is None or full is None:
-            return 0.0
-        measured, rows = full - point.accuracy, self.recorded.num_rows
-        return float(overlooked_drop(measured, point.expected_drop, 1 - point.agreement, rows))
+    def _overlooked(self, metric: Metric) -> Float[np.ndarray, " points"]:
+        """Return how much more each point loses on other rows than was measured."""
+        changed = np.array([1 - point.agreement for point in self.points])
+        if metric == "agreement":
+            return np.asarray(np.maximum(self._changed_elsewhere - changed, 0))
+        accuracy = np.array([point.accuracy for point in self.points], np.float64)
+        expected = np.array([point.expected_drop for point in self.points])
+        measured, rows = accuracy[0] - accuracy, self.recorded.num_rows
+        return np.asarray(overlooked_drop(measured, expected, changed, rows))
+
+    @cached_property
+    def _changed_elsewhere(self) -> Float[np.ndarray, " points"]:
+        """Return how many answers of each point are not the full model's, on rows it never saw.
+
+        The path is drawn by what the full model makes of the answers, so on its own rows it looks
+        better than it is. Each fold of the rows is left out once, and tells what settings of the
+        same depth change there. With many rows the difference vanishes, and is not looked for.
+        """
+        rows = self.recorded.num_rows
+        if rows >= ROWS_TO_FOLD:
+            return np.zeros(len(self.points))
+        folds = np.random.default_rng(SEED).permutation(rows) % FOLDS
+        depth = np.array([point.mean_exit_layer for point in self.points])
+        changed = np.zeros(len(depth))
+        for fold in range(FOLDS):
+            left_out = folds == fold
+            layers, share = self._changed_along(self._path(~left_out), left_out)
+            order = np.argsort(layers, kind="stable")
+            at_least = np.maximum.accumulate(share[order][::-1])[::-1]  # deeper changes no more
+            changed += left_out.mean() * np.interp(depth, layers[order], at_least)
+        return changed
+
+    def _changed_along(
+        self, path: Float[np.ndarray, "points students"], rows: Bool[np.ndarray, " rows"]
+    ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+        """Return mean exit layer and share of changed answers of each setting on some rows."""
+        doubts, answers = self.doubts[:, rows], self.answers[:, rows]
+        layers, changed = np.empty(len(path)), np.empty(len(path))
+        for point, thresholds in enumerate(path):
+            exit_layers = exit_layers_at(doubts, thresholds)
+            given = answers[exit_layers - 1, np.arange(len(exit_layers))]
+            layers[point] = exit_layers.mean()
+            changed[point] = (given != answers[-1]).mean()
+        return layers, changed
 
     def _within_budget(self, goal: Goal) -> OperatingPoint:
         """Return the slowest point that is fast enough: thresholds rise no further than needed."""
