@@ -1,13 +1,13 @@
 """What a benchmark ran on, and the reference data it reads."""
 
 import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fastbert.bench import machine as facts
+from fastbert.folder import installed_versions
 
 SHARED = Path(__file__).parents[2] / "shared"
 RESULTS = Path(__file__).parent / "results"
@@ -18,10 +18,9 @@ def machine() -> dict[str, Any]:
     """Return processor, threads, load and versions, as every result records them."""
     return facts.machine() | {
         "torch_threads": torch.get_num_threads(),
-        "versions": {
-            name: version(name)
-            for name in ("fastbert-kit", "torch", "transformers", "tokenizers", "accelerate")
-        },
+        "versions": installed_versions(
+            ("fastbert-kit", "torch", "transformers", "tokenizers", "accelerate")
+        ),
     }
 
 
