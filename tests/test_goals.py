@@ -195,7 +195,7 @@ def lost_by_hand(case: Calibration, point: OperatingPoint) -> tuple[float, float
 
 
 @pytest.mark.parametrize("max_drop", [0.005, 0.01, 0.03, 0.1])
-def test_with_few_rows_the_larger_loss_counts_and_two_texts_more(max_drop: float) -> None:
+def test_with_few_rows_the_larger_loss_counts_and_some_texts_more(max_drop: float) -> None:
     case = usual()
     point = case.solve(Goal(max_drop=max_drop))
 
@@ -205,7 +205,7 @@ def test_with_few_rows_the_larger_loss_counts_and_two_texts_more(max_drop: float
         return measured + beyond
 
     assert point.expected_drop == pytest.approx(lost_by_hand(case, point)[1], abs=1e-6)
-    allowed = max(max_drop - 2 / ROWS, max_drop / 5)
+    allowed = max(max_drop - 2.5 / ROWS, max_drop / 10)
     assert counted(point) <= allowed + 1e-6
     cheaper = [other for other in case.points if other.flops < point.flops]
     assert all(counted(other) > allowed - 1e-6 for other in cheaper)
