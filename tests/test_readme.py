@@ -38,6 +38,8 @@ def blocks(language: str) -> dict[str, str]:
 
 PROGRAMS, COMMANDS = blocks("python"), blocks("bash")
 
+pytestmark = pytest.mark.usefixtures("commands_trace_once")
+
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -25,7 +25,6 @@ from fastbert.criteria import (
 from fastbert.engine import classify, record
 from fastbert.export.adaptive import adaptive_model
 from fastbert.export.int8 import quantised
-from fastbert.export.stages import stage_models
 from fastbert.folder import open_folder
 from fastbert.measures import (
     Energy,
@@ -39,6 +38,7 @@ from fastbert.measures import (
 from fastbert.nn.backend import TorchBackend
 from fastbert.nn.model import FastBertModel
 from fastbert.text import TextEncoder, TokenBatch, Tokens
+from tests.exported import stages_of
 from tests.test_classifier import MAX_LENGTH, save_model
 from tests.tiny_data import LABELS, examples
 
@@ -84,7 +84,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return Exported(
         folder,
         TorchBackend(model),
-        stage_models(model, gives_segments=True),
+        stages_of(folder),
         encoder,
         encoder.encode([example.text for example in examples(40, seed=2)]),
     )

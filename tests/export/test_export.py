@@ -14,10 +14,11 @@ from fastbert.classifier import FastBertClassifier
 from fastbert.errors import ExportError, FolderError
 from fastbert.export import adaptive as adaptive_module
 from fastbert.export import export as export_module
-from fastbert.export.export import export_model, traced
+from fastbert.export.export import export_model
 from fastbert.folder import open_folder, own_files
 from fastbert.measures import MaxProbability
 from fastbert.runtime.manifest import ExportManifest, Precision, open_export, read_manifest
+from tests.exported import stages_of
 from tests.test_classifier import save_model
 from tests.test_folder import FOREIGN, foreign, put
 from tests.tiny_data import examples
@@ -30,7 +31,7 @@ TEXTS = [example.text for example in examples(ROWS, seed=5)]
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> list[onnx.ModelProto]:
-    return traced(open_folder(save_model(tmp_path_factory.mktemp("traced") / "model", "bert")))
+    return stages_of(save_model(tmp_path_factory.mktemp("traced") / "model", "bert"))
 
 
 @pytest.fixture
