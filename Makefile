@@ -4,6 +4,8 @@ PYTHON ?= python3
 # Two test processes, one torch thread each (tests/conftest.py), keep two cores busy; more threads
 # only fight over them.
 WORKERS ?= 2
+# A file's fixtures are built in one process only; the slowest files come first (tests/conftest.py).
+DISTRIBUTED = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 BIN := .venv/bin
 # What is installed, as empty files: torch alone, what the demo needs, everything that developers need.
@@ -25,7 +27,7 @@ demo: $(DEMO) ## Train, measure and try a classifier on real text, offline once 
 	@$(BIN)/fastbert demo
 
 test: $(DEV) ## Run the tests
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile # a file's fixtures are built in one process only
+	@$(BIN)/pytest $(DISTRIBUTED)
 
 masked: $(DEV) ## Run the tests of int8 on an emulated processor with AVX2 only (qemu-user)
 	@qemu-x86_64 -cpu $(AVX2) $(BIN)/python -m pytest tests/export/test_int8.py tests/runtime/test_int8_products.py
@@ -41,7 +43,7 @@ format: $(DEV) ## Format the code and repair what lint can repair
 	$(BIN)/ruff check --fix
 
 floors: $(FLOORS) ## Run the tests with the oldest packages that pyproject.toml allows
-	@.venv-floors/bin/pytest -n $(WORKERS) --dist loadfile -W ignore::DeprecationWarning # of newer packages
+	@.venv-floors/bin/pytest $(DISTRIBUTED) -W ignore::DeprecationWarning # of newer packages
 
 # torch comes first and pinned: where pip is given a folder of CPU wheels, this release is taken from
 # it, while the open range in pyproject.toml would fetch the newest one, on Linux with gigabytes of

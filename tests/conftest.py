@@ -1,7 +1,9 @@
 """What every test may rely on: no network, one thread, and the reference data if it is there."""
 
+import importlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,47 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # also torch's; results must not depend on the machine's cores
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # tests start processes; a forked pool only warns
+
+# While a module of ours is imported, jaxtyping's hook hides the bytecode of all that it imports in
+# turn, and thousands of files are compiled. In a whole run the large packages are there before.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for package in (
+        "accelerate",
+        "matplotlib.pyplot",
+        "onnx",
+        "onnxruntime",
+        "openvino",
+        "scipy.stats",
+        "sklearn.linear_model",
+        "torch._dynamo",
+        "transformers.modeling_utils",
+        "typer",
+    ):
+        with suppress(ImportError):  # without an extra there are fewer
+            importlib.import_module(package)
+
+# The files that take longest, so that no process is left with one of them at the end.
+SLOWEST = (
+    "tests/test_readme.py",
+    "tests/export/test_stages.py",
+    "tests/test_recipes.py",
+    "tests/test_cli.py",
+    "tests/test_replaced_folder.py",
+    "tests/test_real_rows.py",
+    "tests/test_classifier.py",
+    "tests/test_folder.py",
+    "tests/test_goals.py",
+    "tests/runtime/test_backends.py",
+    "tests/report/test_page.py",
+    "tests/training/test_stage.py",
+    "tests/training/test_distill.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the slowest files first; with `--no-loadscope-reorder`, xdist keeps this order."""
+    ranks = {name: rank for rank, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: ranks.get(item.nodeid.partition("::")[0], len(SLOWEST)))
 
 
 @pytest.fixture(scope="session")
