@@ -7,6 +7,7 @@ warm: rows that are left over from a large batch are packed again, and each step
 its longest row.
 """
 
+import ctypes
 import os
 import threading
 from abc import ABC, abstractmethod
@@ -79,7 +80,9 @@ class StageBackend(ABC):
 
     def begin_in_child(self) -> None:
         """Begin anew in the child of a fork, without the threads that stayed behind."""
-        # Kept: to end, a segment waits for its threads, which are the parent's.
+        # Never ended: a segment waits for its threads in the end, and they are the parent's.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
+        _end_without_libraries()
         self._of_parent.append(self._segments)
         self._segments = OrderedDict()
         self._lock = threading.Lock()
@@ -137,6 +140,17 @@ class StageBackend(ABC):
         feeds = {name: _filled(array, rows, longest, shape) for name, array in state.arrays.items()}
         hidden, logits = segment(feeds)
         return None if hidden is None else hidden[: len(rows), :longest], logits[: len(rows)]
+
+
+def _end_without_libraries() -> None:
+    """Let this process end, when Python has, without what libraries do in the end.
+
+    The runtimes wait there for threads that are the parent's. The exit code stays. Where the system
+    has no such hook, which is glibc's, only `os._exit` helps.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):
+        libc.on_exit(libc._exit, None)
 
 
 def steps(lengths: Int[np.ndarray, " rows"]) -> Iterator[slice]:
