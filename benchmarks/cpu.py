@@ -22,7 +22,7 @@ from fastbert.bench.run import bench
 from fastbert.calibration_record import load_calibration
 from fastbert.classifier import FastBertClassifier
 from fastbert.data import Columns, Example, load_examples
-from fastbert.evaluation import stage_times
+from fastbert.evaluation import part_times
 from fastbert.folder import open_folder
 from fastbert.goals import Goal
 
@@ -77,7 +77,7 @@ def main() -> None:
 def keep_times(model: Path, dev: list[Example]) -> None:
     """Measure what a layer and an exit take, as `fastbert calibrate --measure` does."""
     classifier = FastBertClassifier.from_pretrained(model, runtime="openvino", threads=1)
-    times = stage_times(classifier, dev)
+    times = part_times(classifier, dev)
     classifier.save_calibration(replace(classifier.calibration, times=times), "dev.parquet")
 
 

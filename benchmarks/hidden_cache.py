@@ -18,10 +18,10 @@ from machine import SHARED, require_shared, write_result
 from students import MAX_LENGTH
 
 from fastbert.data import Columns, Example, load_examples
-from fastbert.folder import StudentLayout
+from fastbert.folder import StudentShape
 from fastbert.nn.model import FastBertModel, trained_teacher
-from fastbert.text import TextEncoder
-from fastbert.training.distill import DISTILLATION, distill
+from fastbert.text import TextTokenizer
+from fastbert.training.distill import DISTILLATION, distill_students
 from fastbert.training.stage import has_native_bf16
 
 ROWS, EPOCHS, TURNS = 800, 5, 3
@@ -59,11 +59,13 @@ def time_distillation(
     teacher: Path, texts: list[Example], work: Path, cached: bool, bf16: bool
 ) -> float:
     """Return the seconds of stage 2 from its first text to its last step."""
-    model = FastBertModel(trained_teacher(teacher), StudentLayout())
-    encoder = TextEncoder.from_folder(teacher, MAX_LENGTH)
+    model = FastBertModel(trained_teacher(teacher), StudentShape())
+    tokenizer = TextTokenizer.from_folder(teacher, MAX_LENGTH)
     stage = replace(DISTILLATION, epochs=EPOCHS, bf16=bf16, checkpoint_steps=10_000)
     start = time.perf_counter()
-    distill(model, encoder, lambda: texts, ROWS, [], work, stage, cache_hidden_states=cached)
+    distill_students(
+        model, tokenizer, lambda: texts, ROWS, [], work, stage, cache_hidden_states=cached
+    )
     taken = time.perf_counter() - start
     shutil.rmtree(work)
     return taken

@@ -31,13 +31,13 @@ from fastbert.classifier import FastBertClassifier
 from fastbert.criteria import EntropyCriterion
 from fastbert.data import Columns, Example, load_examples
 from fastbert.export import int8
-from fastbert.export.export import _write_stages, traced
+from fastbert.export.export import _write_pieces, traced
 from fastbert.folder import open_folder
 from fastbert.runtime import openvino_backend
 from fastbert.runtime.manifest import Export
 from fastbert.runtime.onnx_backend import OnnxSegment, join
 from fastbert.runtime.openvino_backend import OpenVinoBackend
-from fastbert.runtime.stages import Arrays, StageBackend
+from fastbert.runtime.stages import Arrays, PieceBackend
 
 SHAPES = ((24, 384, 1536), (768, 384, 1536))
 TOKENS = ((1, 24), (32, 32))
@@ -74,9 +74,9 @@ def main() -> None:
     options = parser.parse_args()
     require_shared()
     found: dict[str, dict[str, Any]] = {name: {} for name in ("fp32", *OPERANDS)}
-    stages = traced(open_folder(options.model))
-    of_kind = {"fp32": stages} | {
-        name: [stages[0], *(with_operands(stage, operands) for stage in stages[1:])]
+    pieces = traced(open_folder(options.model))
+    of_kind = {"fp32": pieces} | {
+        name: [pieces[0], *(with_operands(piece, operands) for piece in pieces[1:])]
         for name, operands in OPERANDS.items()
     }
     for name, operands in OPERANDS.items():
@@ -96,14 +96,14 @@ def main() -> None:
     for name, figures in accuracy_of(answering, options.model, options.rows).items():
         found[name] |= figures
     print(found, flush=True)
-    found |= in_openvino(stages, options.model, options.rounds)
+    found |= in_openvino(pieces, options.model, options.rounds)
     flags = machine()["flags"]
     kind = "vnni" if {"avx512_vnni", "avx_vnni"} & set(flags) else "without_vnni"
     write_result(f"int8_products_{kind}", {"onnxruntime": onnxruntime.__version__, "kinds": found})
 
 
-def with_operands(stage: ModelProto, operands: Operands) -> ModelProto:
-    """Return a stage as `quantised` makes it, but with other operands."""
+def with_operands(piece: ModelProto, operands: Operands) -> ModelProto:
+    """Return a piece as `quantised` makes it, but with other operands."""
     constants = int8.CONSTANTS | {
         "int8/zero": np.array(operands.zero, operands.activations),
         "int8/step": np.array(1 / operands.largest, np.float32),
@@ -112,7 +112,7 @@ def with_operands(stage: ModelProto, operands: Operands) -> ModelProto:
     before = int8.CONSTANTS, int8.LARGEST_WEIGHT
     int8.CONSTANTS, int8.LARGEST_WEIGHT = constants, operands.largest_weight
     try:
-        model = int8.quantised(stage)
+        model = int8.quantised(piece)
     finally:
         int8.CONSTANTS, int8.LARGEST_WEIGHT = before
     for tensor in model.graph.initializer:
@@ -210,11 +210,11 @@ def product_of_floats(rows: int, inner: int, columns: int) -> Callable[[], objec
     return lambda: run(None, {"tokens": tokens})
 
 
-def layer(stage: ModelProto, rows: int, length: int) -> Callable[[], object]:
+def layer(piece: ModelProto, rows: int, length: int) -> Callable[[], object]:
     """Return what runs an encoder layer, without its exit, on random hidden states."""
     hidden = np.random.default_rng(0).normal(size=(rows, length, 384)).astype(np.float32)
     feeds = {"hidden": hidden, "attention_mask": np.ones((rows, length), np.int64)}
-    model = join([copy.deepcopy(stage)], ["hidden_after"])
+    model = join([copy.deepcopy(piece)], ["hidden_after"])
     run = onnxruntime.InferenceSession(model.SerializeToString(), one_thread())
     names = [item.name for item in run.get_inputs()]
     return lambda: run.run(None, {name: feeds[name] for name in names})
@@ -234,18 +234,18 @@ def in_turns(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
 # Answers.
 
 
-class InMemory(StageBackend):
-    """Runs stages that nobody wrote to disk."""
+class InMemory(PieceBackend):
+    """Runs pieces that nobody wrote to disk."""
 
-    def __init__(self, stages: list[ModelProto]) -> None:
-        super().__init__(len(stages) - 1)
-        self._stages = stages
+    def __init__(self, pieces: list[ModelProto]) -> None:
+        super().__init__(len(pieces) - 1)
+        self._pieces = pieces
 
     def make_segment(self, done: int, exit_layer: int) -> OnnxSegment:
         first = 0 if done == 0 else done + 1
-        stages = [copy.deepcopy(stage) for stage in self._stages[first : exit_layer + 1]]
+        pieces = [copy.deepcopy(piece) for piece in self._pieces[first : exit_layer + 1]]
         outputs = ["logits"] if exit_layer == self.num_exits else ["hidden_after", "logits"]
-        return OnnxSegment(join(stages, outputs), one_thread())
+        return OnnxSegment(join(pieces, outputs), {}, threads=1)
 
 
 def accuracy_of(
@@ -257,10 +257,10 @@ def accuracy_of(
     texts = [row.content for row in rows]
     truth = np.array([original.labels.index(row.label or "") for row in rows])
     answers, hidden = {}, {}
-    for name, stages in of_kind.items():
-        classifier = FastBertClassifier(InMemory(stages), original.encoder, original.folder)
+    for name, pieces in of_kind.items():
+        classifier = FastBertClassifier(InMemory(pieces), original.tokenizer, original.folder)
         answers[name] = classifier.classify(texts, EntropyCriterion(0.0)).logits
-        hidden[name] = last_hidden_states(stages, original, texts[:64])
+        hidden[name] = last_hidden_states(pieces, original, texts[:64])
     found = {}
     for name, logits in answers.items():
         error = np.abs(hidden[name] - hidden["fp32"])
@@ -282,11 +282,11 @@ def test_rows(most: int | None) -> list[Example]:
 
 
 def last_hidden_states(
-    stages: list[ModelProto], original: FastBertClassifier, texts: list[Any]
+    pieces: list[ModelProto], original: FastBertClassifier, texts: list[Any]
 ) -> np.ndarray:
     """Return the hidden states before the last layer, real tokens only, of some texts."""
-    batch = original.encoder.collate(original.encode(texts))
-    model = join([copy.deepcopy(stage) for stage in stages[:-1]], ["hidden_after"])
+    batch = original.tokenizer.collate(original.encode(texts))
+    model = join([copy.deepcopy(piece) for piece in pieces[:-1]], ["hidden_after"])
     run = onnxruntime.InferenceSession(model.SerializeToString(), one_thread())
     names = [item.name for item in run.get_inputs()]
     [hidden] = run.run(None, {name: batch.arrays[name] for name in names})
@@ -296,16 +296,16 @@ def last_hidden_states(
 # OpenVINO.
 
 
-def in_openvino(stages: list[ModelProto], model: Path, rounds: int) -> dict[str, dict[str, Any]]:
+def in_openvino(pieces: list[ModelProto], model: Path, rounds: int) -> dict[str, dict[str, Any]]:
     """Measure a layer with its exit, and answers, where activations are rounded by whom."""
     original = FastBertClassifier.from_pretrained(model, runtime="torch")
     texts = [row.content for row in test_rows(TEXTS)]
     backends = {}
     with TemporaryDirectory() as folder:
         for precision in ("fp32", "int8"):
-            export = Export(Path(folder, precision), "openvino", precision, len(stages) - 1)
+            export = Export(Path(folder, precision), "openvino", precision, len(pieces) - 1)
             export.path.mkdir()
-            _write_stages(stages, export)
+            _write_pieces(pieces, export)
             backends[f"OpenVINO {precision}"] = OpenVinoBackend(export, threads=1)
         with patch.object(openvino_backend, "rounds_by_itself", return_value=False):
             name = "OpenVINO int8, rounded in the graph"
@@ -321,7 +321,7 @@ def in_openvino(stages: list[ModelProto], model: Path, rounds: int) -> dict[str,
             for name, ms in in_turns(runs, rounds).items():
                 found[name][f"layer_and_exit_ms_{rows}x{length}"] = ms
         logits = {
-            name: FastBertClassifier(backend, original.encoder, original.folder)
+            name: FastBertClassifier(backend, original.tokenizer, original.folder)
             .classify(texts, EntropyCriterion(0.0))
             .logits
             for name, backend in backends.items()

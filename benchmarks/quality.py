@@ -26,7 +26,7 @@ from fastbert.criteria import EntropyCriterion
 from fastbert.data import Columns, Example, label_names, load_examples
 from fastbert.folder import DefaultPoint, EarlyExitConfig, seal, staged_folder
 from fastbert.nn.model import FastBertModel, teacher_to_train
-from fastbert.text import TextEncoder
+from fastbert.text import TextTokenizer
 from fastbert.training.fine_tune import FINE_TUNING, fine_tune
 
 SEEDS = (42, 43, 44)
@@ -66,14 +66,14 @@ def main() -> None:
     models, minutes = [], []
     for trial in trials:
         start = time.perf_counter()
-        model, encoder = teach_students(teacher, train, dev, trial, options.work / "students")
+        model, tokenizer = teach_students(teacher, train, dev, trial, options.work / "students")
         models.append(model)
         minutes.append((time.perf_counter() - start) / 60)
     truth = {"dev": truth_of(models[0], dev), "test": truth_of(models[0], test)}
-    lengths = {"dev": lengths_of(encoder, dev), "test": lengths_of(encoder, test)}
+    lengths = {"dev": lengths_of(tokenizer, dev), "test": lengths_of(tokenizer, test)}
     recorded = {
-        "dev": record_all(models, encoder, dev),
-        "test": record_all(models, encoder, test),
+        "dev": record_all(models, tokenizer, dev),
+        "test": record_all(models, tokenizer, test),
     }
     keep_model(models[0], teacher, recorded["dev"][0], truth["dev"], options.work / "model")
     runs = []
@@ -111,20 +111,20 @@ def fine_tune_teacher(
     teacher = teacher_to_train(ENCODER, labels)
     assert isinstance(teacher, PreTrainedModel)
     AutoTokenizer.from_pretrained(ENCODER).save_pretrained(folder)
-    encoder = TextEncoder.from_folder(folder, MAX_LENGTH)
+    tokenizer = TextTokenizer.from_folder(folder, MAX_LENGTH)
     stage = replace(FINE_TUNING, epochs=epochs, learning_rate=learning_rate)
     start = time.perf_counter()
-    fine_tune(teacher, encoder, train, dev[:2_000], labels, folder / "checkpoints", stage)
+    fine_tune(teacher, tokenizer, train, dev[:2_000], labels, folder / "checkpoints", stage)
     minutes = (time.perf_counter() - start) / 60
     shutil.rmtree(folder / "checkpoints")
     teacher.save_pretrained(folder)
-    record = asdict(stage) | {"minutes": minutes}
-    (folder / "stage_1.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    told = asdict(stage) | {"minutes": minutes}
+    (folder / "stage_1.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 
-def lengths_of(encoder: TextEncoder, examples: list[Example]) -> np.ndarray:
+def lengths_of(tokenizer: TextTokenizer, examples: list[Example]) -> np.ndarray:
     """Return how many tokens each row has, as the true count of FLOPs needs them."""
-    tokens = encoder.encode([example.content for example in examples])
+    tokens = tokenizer.encode([example.content for example in examples])
     return np.array([len(row.ids) for row in tokens], np.int16)
 
 
@@ -149,20 +149,20 @@ def keep_model(
     model: FastBertModel, teacher: Path, dev: RecordedExits, truth: np.ndarray, folder: Path
 ) -> None:
     """Write the model folder."""
-    with staged_folder(folder) as stage:
-        model.save(stage)
+    with staged_folder(folder) as staging:
+        model.save(staging)
         for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(teacher / name, stage)
+            shutil.copy(teacher / name, staging)
         speed = fewest_layers(speed_curve(dev, truth), MAX_DROP)
         config = EarlyExitConfig(
             "pretrained",
             model.labels,
             model.num_exits,
             MAX_LENGTH,
-            model.layout,
+            model.student_shape,
             default=DefaultPoint({"name": "entropy"}, (speed,) * (model.num_exits - 1)),
         )
-        seal(stage, config)
+        seal(staging, config)
 
 
 def judge(

@@ -21,11 +21,11 @@ from transformers import set_seed
 
 from fastbert.calibration import RecordedExits
 from fastbert.data import Columns, Example, load_examples
-from fastbert.folder import StudentLayout
+from fastbert.folder import StudentShape
 from fastbert.nn.backend import batch_tensors
 from fastbert.nn.model import FastBertModel, trained_teacher
-from fastbert.text import TextEncoder, batches_of_similar_length
-from fastbert.training.distill import DISTILLATION, Direction, Students, distill
+from fastbert.text import TextTokenizer, batches_of_similar_length
+from fastbert.training.distill import DISTILLATION, Direction, Students, distill_students
 
 TRAIN_ROWS, MAX_LENGTH = 20_000, 128
 
@@ -75,9 +75,9 @@ def try_students(
 ) -> dict[str, Any]:
     """Distil one kind of students and return how they do on dev."""
     start = time.perf_counter()
-    model, encoder = teach_students(teacher, train, dev, trial, work)
+    model, tokenizer = teach_students(teacher, train, dev, trial, work)
     minutes = (time.perf_counter() - start) / 60
-    [recorded] = record_all([model], encoder, dev)
+    [recorded] = record_all([model], tokenizer, dev)
     result = asdict(trial) | {"minutes": minutes} | summary(recorded, truth_of(model, dev))
     print(result, flush=True)
     return result
@@ -85,17 +85,17 @@ def try_students(
 
 def teach_students(
     teacher: Path, train: list[Example], dev: list[Example], trial: Trial, work: Path
-) -> tuple[FastBertModel, TextEncoder]:
+) -> tuple[FastBertModel, TextTokenizer]:
     """Put fresh students on a teacher and distil them."""
     set_seed(trial.seed)
-    model = FastBertModel(trained_teacher(teacher), StudentLayout(trial.pooling))
-    encoder = TextEncoder.from_folder(teacher, MAX_LENGTH)
+    model = FastBertModel(trained_teacher(teacher), StudentShape(trial.pooling))
+    tokenizer = TextTokenizer.from_folder(teacher, MAX_LENGTH)
     stage = replace(
         DISTILLATION, learning_rate=trial.learning_rate, epochs=trial.epochs, seed=trial.seed
     )
-    distill(
+    distill_students(
         model,
-        encoder,
+        tokenizer,
         lambda: train,
         len(train),
         dev[:2_000],
@@ -106,7 +106,7 @@ def teach_students(
     )
     for checkpoint in work.glob("checkpoint-*"):  # and the cache stays, for the next trial
         shutil.rmtree(checkpoint)
-    return model, encoder
+    return model, tokenizer
 
 
 def truth_of(model: FastBertModel, examples: list[Example]) -> np.ndarray:
@@ -116,15 +116,15 @@ def truth_of(model: FastBertModel, examples: list[Example]) -> np.ndarray:
 
 @torch.inference_mode()
 def record_all(
-    models: list[FastBertModel], encoder: TextEncoder, examples: list[Example]
+    models: list[FastBertModel], tokenizer: TextTokenizer, examples: list[Example]
 ) -> list[RecordedExits]:
     """Return what every exit of each model says; the models share one teacher, which runs once."""
     teacher, *_ = models
-    tokens = encoder.encode([example.content for example in examples])
+    tokens = tokenizer.encode([example.content for example in examples])
     shape = (teacher.num_exits, len(examples), len(teacher.labels))
     recorded = [np.empty(shape, np.float32) for _ in models]
     for rows in batches_of_similar_length([len(row) for row in tokens], 32):
-        batch = batch_tensors(encoder.collate([tokens[row] for row in rows]))
+        batch = batch_tensors(tokenizer.collate([tokens[row] for row in rows]))
         readings, answer = teacher.teach(**batch)
         for model, exits in zip(models, recorded, strict=True):
             students = Students(model.students)(readings, batch["attention_mask"])

@@ -80,5 +80,5 @@ def commands_trace_once() -> Iterator[None]:
     from tests.exported import traced_once  # imports all that an export needs
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastbert.export.export.stage_models", traced_once)
+        patch.setattr("fastbert.export.export.piece_models", traced_once)
         yield

@@ -34,7 +34,7 @@ from fastbert.folder import (
     open_folder,
     seal,
 )
-from fastbert.goals import TORCH, Answerer, Calibration, Goal, StageTimes
+from fastbert.goals import TORCH, Answerer, Calibration, Goal, PartTimes
 from fastbert.measures import (
     NUM_FEATURES,
     Change,
@@ -58,7 +58,7 @@ from tests.test_folder import (
 )
 
 EXITS, ROWS, CLASSES = 4, 50, len(LABELS)
-TIMES = StageTimes(start=0.7, layer=2.1, student=1 / 3, teacher=0.1)
+TIMES = PartTimes(start=0.7, layer=2.1, student=1 / 3, teacher=0.1)
 GOALS = (
     Goal(max_drop=0.02),
     Goal(max_drop=0.1, metric="agreement"),

@@ -24,7 +24,7 @@ from fastbert.errors import BackboneError, CalibrationError, FolderError
 from fastbert.export.parity import threshold_distance
 from fastbert.folder import (
     EarlyExitConfig,
-    StudentLayout,
+    StudentShape,
     own_files,
     seal,
     staged_folder,
@@ -34,7 +34,7 @@ from fastbert.measures import MEASURES, LearnedExit, Margin, Patience, TopEntrop
 from fastbert.nn import backend as backend_module
 from fastbert.nn.backend import TorchBackend, batch_tensors
 from fastbert.nn.model import FastBertModel
-from fastbert.text import TextEncoder
+from fastbert.text import TextTokenizer
 from tests.test_folder import killed_between_renames
 from tests.tiny import FAMILIES, tiny_classifier
 from tests.tiny_data import FILLERS, LABELS, SIGNALS, examples, tiny_tokenizer
@@ -56,17 +56,17 @@ def save_model(folder: Path, family: str, pooling: Any = "first") -> Path:
             {"type_vocab_size": 2} if FAMILIES[family].get("type_vocab_size") == 1 else {}
         ),  # likewise
     )
-    layout = StudentLayout(pooling, 8, 2)
+    students = StudentShape(pooling, 8, 2)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(4)
-        model = FastBertModel(teacher, layout)
+        model = FastBertModel(teacher, students)
         for name, weight in model.students.named_parameters():
             if name.endswith("classify.weight"):
                 weight.mul_(12)  # otherwise no student is ever sure
-    with staged_folder(folder) as stage:
-        model.save(stage)
-        tiny_tokenizer().save_pretrained(stage)
-        seal(stage, EarlyExitConfig("pretrained", LABELS, model.num_exits, MAX_LENGTH, layout))
+    with staged_folder(folder) as staging:
+        model.save(staging)
+        tiny_tokenizer().save_pretrained(staging)
+        seal(staging, EarlyExitConfig("pretrained", LABELS, model.num_exits, MAX_LENGTH, students))
     return folder
 
 
@@ -143,7 +143,7 @@ def test_texts_leave_at_different_layers(classifier: FastBertClassifier) -> None
 def test_speed_zero_is_the_plain_model(of_any_family: FastBertClassifier) -> None:
     texts = [example.text for example in examples(20, seed=2)]
     plain = AutoModelForSequenceClassification.from_pretrained(of_any_family.folder.path).eval()
-    batch = of_any_family.encoder.collate(of_any_family.encode(texts))
+    batch = of_any_family.tokenizer.collate(of_any_family.encode(texts))
     with torch.no_grad():
         expected = plain(**batch_tensors(batch)).logits.softmax(-1).numpy()
 
@@ -337,13 +337,13 @@ def test_workers_stay_and_are_only_a_few_batches_ahead(
     classifier: FastBertClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     several = FastBertClassifier(
-        classifier.backend, classifier.encoder, classifier.folder, workers=3
+        classifier.backend, classifier.tokenizer, classifier.folder, workers=3
     )
-    collate = TextEncoder.collate
+    collate = TextTokenizer.collate
     collated: list[Any] = []
     threads: set[int] = set()
 
-    def counted(self: TextEncoder, rows: Any) -> Any:
+    def counted(self: TextTokenizer, rows: Any) -> Any:
         collated.append(rows)
         return collate(self, rows)
 
@@ -351,7 +351,7 @@ def test_workers_stay_and_are_only_a_few_batches_ahead(
         threads.add(threading.get_ident())
         return int(batch.input_ids.sum())
 
-    monkeypatch.setattr(TextEncoder, "collate", counted)
+    monkeypatch.setattr(TextTokenizer, "collate", counted)
     tokens = classifier.encode([example.text for example in examples(40, seed=5)])
     for _ in range(3):
         taken = 0
@@ -398,7 +398,7 @@ def test_another_number_of_threads_for_torch_is_said(
 
 
 def test_a_classifier_put_together_by_hand_cannot_be_copied(classifier: FastBertClassifier) -> None:
-    by_hand = FastBertClassifier(classifier.backend, classifier.encoder, classifier.folder)
+    by_hand = FastBertClassifier(classifier.backend, classifier.tokenizer, classifier.folder)
     with pytest.raises(TypeError, match="only a classifier that from_pretrained opened can be"):
         copy.deepcopy(by_hand)
 
@@ -465,8 +465,8 @@ def test_a_family_that_transformers_does_not_know_is_named(damaged: Path) -> Non
         FastBertClassifier.from_pretrained(damaged, runtime="torch")
 
 
-def test_the_encoder_is_the_folders(classifier: FastBertClassifier) -> None:
-    ours = TextEncoder.from_folder(classifier.folder.path, MAX_LENGTH).encode(["word1 lovely"])
+def test_the_tokenizer_is_the_folders(classifier: FastBertClassifier) -> None:
+    ours = TextTokenizer.from_folder(classifier.folder.path, MAX_LENGTH).encode(["word1 lovely"])
     assert classifier.encode(["word1 lovely"])[0].ids.tolist() == ours[0].ids.tolist()
 
 

@@ -26,7 +26,7 @@ from fastbert.cli.run import run
 from fastbert.data import Columns, Example
 from fastbert.errors import DataError, FolderError, TrainingError
 from fastbert.evaluation import Evaluation
-from fastbert.folder import StudentLayout
+from fastbert.folder import StudentShape
 from fastbert.goals import Goal
 from fastbert.measures import DEFAULT_MEASURE, MEASURES, LearnedExit, Margin
 from fastbert.processor import processor_name
@@ -130,7 +130,7 @@ def test_the_defaults_in_help_are_those_of_the_library() -> None:
         "text_column": Columns().text,
         "pair_column": Columns().pair,
         "max_length": library["max_length"],
-        "pooling": students.layout.pooling,
+        "pooling": students.shape.pooling,
         "kl": students.direction,
         "cache_hidden_states": students.cache_hidden_states,
         "batch_size": FINE_TUNING.batch_size,
@@ -147,7 +147,7 @@ def test_the_defaults_in_help_are_those_of_the_library() -> None:
         "learning_rate": FINE_TUNING.learning_rate,
         "distill_epochs": DISTILLATION.epochs,
         "distill_learning_rate": DISTILLATION.learning_rate,
-        "layout": library["layout"],
+        "teacher_head": library["teacher_head"],
         "label_smoothing": library["label_smoothing"],
         "label_column": Columns().label,
         "test": library["test"],
@@ -226,12 +226,14 @@ STAGE = StageSettings(
     report_to="tensorboard",
 )
 STUDENT_OPTIONS = "--pooling mean --kl teacher-student --cache-hidden-states"
-STUDENTS = StudentSettings(StudentLayout("mean"), STAGE, "teacher-student", True)
+STUDENTS = StudentSettings(StudentShape("mean"), STAGE, "teacher-student", True)
 
 
 def test_every_option_of_train_reaches_the_library(called: dict[str, Any]) -> None:
     command = "train t.csv --dev d.csv --model m --output o --test e.csv --unlabeled u.jsonl"
-    command += " --text-column a --pair-column b --label-column c --max-length 9 --layout paper"
+    command += (
+        " --text-column a --pair-column b --label-column c --max-length 9 --teacher-head paper"
+    )
     command += " --epochs 2 --learning-rate 0.1 --label-smoothing 0.2 --resume"
     command += " --distill-epochs 6 --distill-learning-rate 0.3 --max-drop 2%"
     assert run(f"{command} {STAGE_OPTIONS} {STUDENT_OPTIONS}".split()) == 0
@@ -245,7 +247,7 @@ def test_every_option_of_train_reaches_the_library(called: dict[str, Any]) -> No
         "unlabeled": Path("u.jsonl"),
         "columns": Columns("a", "b", "c"),
         "max_length": 9,
-        "layout": "paper",
+        "teacher_head": "paper",
         "fine_tuning": replace(STAGE, epochs=2, learning_rate=0.1),
         "label_smoothing": 0.2,
         "students": STUDENTS,
@@ -711,11 +713,11 @@ def test_without_a_speed_the_default_of_the_folder_is_used(
     trained: Trained, texts: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     model = tmp_path / "fast"
-    with folder.staged_folder(model) as stage:
-        folder.fill_stage(folder.open_folder(trained.folder), stage)
+    with folder.staged_folder(model) as staging:
+        folder.fill_staging(folder.open_folder(trained.folder), staging)
         config = folder.open_folder(trained.folder).config
         fast = folder.DefaultPoint({"name": "entropy"}, (1.0, 0.0, 0.0), {"max_drop": 0.9})
-        folder.seal(stage, replace(config, default=fast))
+        folder.seal(staging, replace(config, default=fast))
     assert run(["predict", str(model), str(texts)]) == 0
     assert {row["exit_layer"] for row in answers(capsys.readouterr().out)} == {1}
     asked = FastBertClassifier.from_pretrained(model).predict(["lovely", "word2 awful"])

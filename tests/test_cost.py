@@ -6,7 +6,7 @@ import pytest
 from fastbert.cost import ModelShape
 from fastbert.criteria import EntropyCriterion, uncertainty
 from fastbert.engine import ExitResult, classify, record
-from fastbert.folder import StudentLayout
+from fastbert.folder import StudentShape
 from fastbert.text import TokenBatch
 
 BERT_BASE = ModelShape(hidden_size=768, intermediate_size=3072, num_layers=12, num_labels=2)
@@ -207,11 +207,11 @@ def test_a_student_agrees_with_pytorchs_counter(pooling: Any, length: int) -> No
     torch = pytest.importorskip("torch")
     from fastbert.nn.heads import ExitHead
 
-    layout = StudentLayout(pooling=pooling, width=36, num_heads=3)
+    students = StudentShape(pooling=pooling, width=36, num_heads=3)
     shape = ModelShape(
-        48, 80, 3, 5, pooling=pooling, student_width=36, student_heads=3, layout="paper"
+        48, 80, 3, 5, pooling=pooling, student_width=36, student_heads=3, teacher_head="paper"
     )
-    head = ExitHead(48, 5, layout).eval().folded()
+    head = ExitHead(48, 5, students).eval().folded()
     counted = counted_by_torch(head, torch.randn(7, length, 48), None)
 
     assert 7 * shape.student_flops(length) == pytest.approx(counted, rel=0.01)
@@ -234,7 +234,7 @@ def test_what_the_adaptive_loop_runs_is_what_is_counted(family: str, pooling: An
     teacher = transformers.AutoModelForSequenceClassification.from_config(
         config, attn_implementation="eager"
     )
-    model = FastBertModel(teacher, StudentLayout(pooling, width=36, num_heads=3))
+    model = FastBertModel(teacher, StudentShape(pooling, width=36, num_heads=3))
     rows, length = 40, 23
     ids = torch.randint(3, 60, (rows, length)).numpy()
     batch = TokenBatch(ids, np.ones_like(ids), None)

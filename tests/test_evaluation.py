@@ -15,10 +15,10 @@ from fastbert.criteria import EntropyCriterion, ThresholdCriterion
 from fastbert.data import Example
 from fastbert.drift import compare
 from fastbert.errors import DataError, FolderError
-from fastbert.evaluation import Evaluation, drift_of, evaluate, stage_times
-from fastbert.goals import StageTimes
+from fastbert.evaluation import Evaluation, drift_of, evaluate, part_times
+from fastbert.goals import PartTimes
 from fastbert.processor import processor_name
-from fastbert.runtime.stages import StageBackend
+from fastbert.runtime.stages import PieceBackend
 from tests.test_classifier import save_model
 from tests.tiny_data import LABELS, examples
 
@@ -50,8 +50,8 @@ def test_each_figure_is_what_it_says(classifier: FastBertClassifier) -> None:
     assert fast.speedup_paper > full.speedup_paper
 
 
-class CountingStages(StageBackend):
-    """Stages that answer at random, and count the segments that had to be made."""
+class CountingPieces(PieceBackend):
+    """Pieces that answer at random, and count the segments that had to be made."""
 
     def __init__(self, num_exits: int) -> None:
         super().__init__(num_exits)
@@ -72,8 +72,8 @@ class CountingStages(StageBackend):
 def test_nothing_is_compiled_while_the_clock_runs(
     classifier: FastBertClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend = CountingStages(classifier.num_layers)
-    staged = FastBertClassifier(backend, classifier.encoder, classifier.folder)
+    backend = CountingPieces(classifier.num_layers)
+    counted = FastBertClassifier(backend, classifier.tokenizer, classifier.folder)
     made: list[int] = []  # at each look at the clock
     real = time.perf_counter
 
@@ -82,7 +82,7 @@ def test_nothing_is_compiled_while_the_clock_runs(
         return real()
 
     monkeypatch.setattr(time, "perf_counter", looked_at)
-    evaluate(staged, examples(ROWS, seed=11), [0.0, SPEED, 1.0], batch_size=8)
+    evaluate(counted, examples(ROWS, seed=11), [0.0, SPEED, 1.0], batch_size=8)
     monkeypatch.undo()
     assert made[::2] == made[1::2]  # before and after each speed
     assert made[0] == 1
@@ -276,21 +276,21 @@ def clocked(
     backend = ClockedBackend(calibrated.backend, now, [])
     monkeypatch.setattr(evaluation_module, "TIMED_TEXTS", 2)
     monkeypatch.setattr("fastbert.evaluation.time.perf_counter", lambda: now[0])
-    yield FastBertClassifier(backend, calibrated.encoder, calibrated.folder)
+    yield FastBertClassifier(backend, calibrated.tokenizer, calibrated.folder)
     monkeypatch.undo()
 
 
 def test_each_part_has_its_own_time_and_of_some_runs_the_median_counts(
     clocked: FastBertClassifier,
 ) -> None:
-    times = stage_times(clocked, examples(9))
+    times = part_times(clocked, examples(9))
     parts = [times.start, times.layer, times.student, times.teacher]
     assert parts == pytest.approx([5.0, 10.0, 2.0, 1.0])
     assert times.processor == processor_name()
 
 
 def test_the_times_of_the_parts_make_up_the_latency(calibrated: FastBertClassifier) -> None:
-    times = StageTimes(5.0, 10.0, 2.0, 1.0)
+    times = PartTimes(5.0, 10.0, 2.0, 1.0)
     timed = replace(calibrated.calibration, times=times)
     point = timed.solve(calibrated.speed_for(saving=0.5).goal)  # type: ignore[arg-type]  # it has one
     exit_layer = timed.recorded.replay(point.criterion).exit_layer
@@ -307,7 +307,7 @@ def test_the_times_of_the_parts_make_up_the_latency(calibrated: FastBertClassifi
 def test_a_part_that_noise_makes_negative_takes_no_time(clocked: FastBertClassifier) -> None:
     # With all exits it went faster than with the last alone, as on a busy machine.
     clocked.backend = replace(clocked.backend, student_ms=-2)  # type: ignore[type-var]  # is one
-    times = stage_times(clocked, examples(9))
+    times = part_times(clocked, examples(9))
     assert times.student == 0
     assert times.layer == pytest.approx(10.0)
 

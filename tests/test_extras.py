@@ -131,14 +131,14 @@ def test_int8_for_openvino_names_its_extra(
         def read_model(self, model: bytes) -> bytes:
             return model
 
-    class Stage:
+    class Piece:
         def SerializeToString(self) -> bytes:  # noqa: N802  # as protobuf calls it
             return b""
 
     monkeypatch.setattr("openvino.Core", Core)
     uninstall("nncf")
     with pytest.raises(MissingExtraError, match=r"int8 .* needs nncf, .*kit\[export\]'$"):
-        inspect.unwrap(export_module._write_openvino)(Stage(), tmp_path / "stage.xml", "int8")
+        inspect.unwrap(export_module._write_openvino)(Piece(), tmp_path / "piece.xml", "int8")
 
 
 @pytest.mark.parametrize("name", ["train", "distill", "StudentSettings"])

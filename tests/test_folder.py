@@ -23,7 +23,7 @@ from fastbert.folder import (
     DefaultPoint,
     EarlyExitConfig,
     ModelFolder,
-    StudentLayout,
+    StudentShape,
     check_tensors,
     copy_folder,
     lies_here,
@@ -39,11 +39,11 @@ STUDENT = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 def settings(**changes: Any) -> EarlyExitConfig:
     given: dict[str, Any] = {
-        "layout": "pretrained",
+        "teacher_head": "pretrained",
         "labels": LABELS,
         "num_layers": 4,
         "max_length": 64,
-        "students": StudentLayout("mean", width=12, num_heads=3),
+        "students": StudentShape("mean", width=12, num_heads=3),
         "default": DefaultPoint({"name": "margin"}, (0.1, 0.0, 0.3), {"max_drop": 0.01}),
         "training": {"seed": 7, "rows": [100, 20]},
         "evaluation": [{"speed": 0.3, "accuracy": 0.875}],
@@ -55,22 +55,22 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
 
 
-def fill(stage: Path, mark: float = 1.0, labels: tuple[str, ...] = LABELS) -> None:
+def fill(staging: Path, mark: float = 1.0, labels: tuple[str, ...] = LABELS) -> None:
     """Write the files of a model whose every tensor says `mark`, all but early_exit.json."""
     names = {str(index): label for index, label in enumerate(labels)}
     write_json(
-        stage / "config.json",
+        staging / "config.json",
         {"model_type": "bert", "num_hidden_layers": 4, "vocab_size": 9, "id2label": names},
     )
     vocabulary = {f"word{index}": index for index in range(8)}
     write_json(
-        stage / "tokenizer.json",
+        staging / "tokenizer.json",
         {"model": {"vocab": vocabulary}, "added_tokens": [{"id": 8, "content": "[MASK]"}]},
     )
-    write_json(stage / "tokenizer_config.json", {"padding_side": "right"})
-    save_file({"encoder": np.full((5, 7), mark, np.float32)}, stage / "model.safetensors")
-    save_file({"students.0": STUDENT * mark}, stage / "students.safetensors")
-    (stage / "README.md").write_text(f"# A model of {mark}\n", encoding="utf-8")
+    write_json(staging / "tokenizer_config.json", {"padding_side": "right"})
+    save_file({"encoder": np.full((5, 7), mark, np.float32)}, staging / "model.safetensors")
+    save_file({"students.0": STUDENT * mark}, staging / "students.safetensors")
+    (staging / "README.md").write_text(f"# A model of {mark}\n", encoding="utf-8")
 
 
 def students_of(opened: ModelFolder) -> Any:
@@ -79,10 +79,10 @@ def students_of(opened: ModelFolder) -> Any:
 
 
 def save(target: Path, mark: float = 1.0, **changes: Any) -> Path:
-    with staged_folder(target) as stage:
+    with staged_folder(target) as staging:
         config = settings(**changes)
-        fill(stage, mark, config.labels)
-        seal(stage, config)
+        fill(staging, mark, config.labels)
+        seal(staging, config)
     return target
 
 
@@ -132,10 +132,10 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def unsealed(tmp_path: Path) -> Path:
     """Return a folder whose early_exit.json is still to be written."""
-    stage = tmp_path / "unsealed"
-    stage.mkdir()
-    fill(stage)
-    return stage
+    staging = tmp_path / "unsealed"
+    staging.mkdir()
+    fill(staging)
+    return staging
 
 
 # What is saved is what is read.
@@ -162,20 +162,20 @@ def test_the_packages_that_wrote_a_folder_are_named(model: Path) -> None:
     assert versions["tokenizers"][0].isdigit()
 
 
-def test_the_paper_layout_needs_no_labels_in_config_json(tmp_path: Path) -> None:
-    with staged_folder(tmp_path / "model") as stage:
-        fill(stage)
-        edit(stage / "config.json", lambda config: config.pop("id2label"))
-        seal(stage, settings(layout="paper"))
+def test_the_papers_head_needs_no_labels_in_config_json(tmp_path: Path) -> None:
+    with staged_folder(tmp_path / "model") as staging:
+        fill(staging)
+        edit(staging / "config.json", lambda config: config.pop("id2label"))
+        seal(staging, settings(teacher_head="paper"))
 
-    assert open_folder(tmp_path / "model").config.layout == "paper"
+    assert open_folder(tmp_path / "model").config.teacher_head == "paper"
 
 
 def test_the_two_labels_that_transformers_leaves_out_are_understood(tmp_path: Path) -> None:
-    with staged_folder(tmp_path / "model") as stage:
-        fill(stage)
-        edit(stage / "config.json", lambda config: config.pop("id2label"))
-        seal(stage, settings(labels=("LABEL_0", "LABEL_1")))
+    with staged_folder(tmp_path / "model") as staging:
+        fill(staging)
+        edit(staging / "config.json", lambda config: config.pop("id2label"))
+        seal(staging, settings(labels=("LABEL_0", "LABEL_1")))
 
     assert open_folder(tmp_path / "model").config.labels == ("LABEL_0", "LABEL_1")
 
@@ -184,10 +184,10 @@ def test_distilberts_own_word_for_layers_is_understood(tmp_path: Path) -> None:
     def rename(config: dict[str, Any]) -> None:
         config |= {"model_type": "distilbert", "n_layers": config.pop("num_hidden_layers")}
 
-    with staged_folder(tmp_path / "model") as stage:
-        fill(stage)
-        edit(stage / "config.json", rename)
-        seal(stage, settings())
+    with staged_folder(tmp_path / "model") as staging:
+        fill(staging)
+        edit(staging / "config.json", rename)
+        seal(staging, settings())
 
     assert open_folder(tmp_path / "model").config.num_layers == 4
 
@@ -351,15 +351,15 @@ def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 def reseal(model: Path, **hashes: str) -> None:
     """Make the hashes agree again after an edit, as a faulty writer would."""
     path = model / "early_exit.json"
-    record = json.loads(path.read_text(encoding="utf-8"))
-    for name in record["hashes"]:
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    for name in entries["hashes"]:
         if (model / name).is_file():
-            record["hashes"][name] = folder_module.hash_of_file(model / name)
-    if isinstance(record.get("labels"), list):
-        record["hashes"]["labels"] = folder_module.hash_of_json(record["labels"])
-    record["hashes"]["settings"] = folder_module._hash_of_settings(record)
-    record["hashes"] |= hashes
-    write_json(path, record)
+            entries["hashes"][name] = folder_module.hash_of_file(model / name)
+    if isinstance(entries.get("labels"), list):
+        entries["hashes"]["labels"] = folder_module.hash_of_json(entries["labels"])
+    entries["hashes"]["settings"] = folder_module._hash_of_settings(entries)
+    entries["hashes"] |= hashes
+    write_json(path, entries)
 
 
 @pytest.mark.parametrize("name", HASHED_FILES)
@@ -407,7 +407,7 @@ def test_labels_in_another_order_are_refused(model: Path) -> None:
 
 
 def test_labels_reordered_in_early_exit_json_are_refused(model: Path) -> None:
-    edit(model / "early_exit.json", lambda record: record["labels"].reverse())
+    edit(model / "early_exit.json", lambda entries: entries["labels"].reverse())
 
     with pytest.raises(FolderError, match=r'early_exit\.json: key "labels"'):
         open_folder(model)
@@ -497,7 +497,7 @@ def test_broken_json_is_named(model: Path, name: str, broken: bytes) -> None:
 
 @pytest.mark.parametrize("schema", [0, 3, 10**30])
 def test_an_unknown_schema_is_refused_with_what_to_do(model: Path, schema: int) -> None:
-    edit(model / "early_exit.json", lambda record: record.update(schema_version=schema, new=1))
+    edit(model / "early_exit.json", lambda entries: entries.update(schema_version=schema, new=1))
 
     with pytest.raises(FolderError, match=r'"schema_version" is .*pip install -U fastbert-kit'):
         open_folder(model)
@@ -511,11 +511,11 @@ PLACES += [("default", key) for key in ("measure", "thresholds", "goal")]
 
 @pytest.mark.parametrize("place", PLACES, ids=".".join)
 def test_a_missing_key_is_named(model: Path, place: tuple[str, ...]) -> None:
-    def remove(record: dict[str, Any]) -> None:
+    def remove(entries: dict[str, Any]) -> None:
         *parents, key = place
         for parent in parents:
-            record = record[parent]
-        del record[key]
+            entries = entries[parent]
+        del entries[key]
 
     edit(model / "early_exit.json", remove)
 
@@ -525,11 +525,11 @@ def test_a_missing_key_is_named(model: Path, place: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("place", PLACES, ids=".".join)
 def test_a_value_of_the_wrong_type_is_named(model: Path, place: tuple[str, ...]) -> None:
-    def spoil(record: dict[str, Any]) -> None:
+    def spoil(entries: dict[str, Any]) -> None:
         *parents, key = place
         for parent in parents:
-            record = record[parent]
-        record[key] = True  # neither a number nor anything else here
+            entries = entries[parent]
+        entries[key] = True  # neither a number nor anything else here
 
     edit(model / "early_exit.json", spoil)
 
@@ -539,8 +539,8 @@ def test_a_value_of_the_wrong_type_is_named(model: Path, place: tuple[str, ...])
 
 @pytest.mark.parametrize("where", ["", "students", "hashes"])
 def test_an_unknown_key_is_named(model: Path, where: str) -> None:
-    def add(record: dict[str, Any]) -> None:
-        (record[where] if where else record)["surprise"] = "x"
+    def add(entries: dict[str, Any]) -> None:
+        (entries[where] if where else entries)["surprise"] = "x"
 
     edit(model / "early_exit.json", add)
 
@@ -550,7 +550,7 @@ def test_an_unknown_key_is_named(model: Path, where: str) -> None:
 
 
 def test_a_missing_hash_is_named(model: Path) -> None:
-    edit(model / "early_exit.json", lambda record: record["hashes"].pop("model.safetensors"))
+    edit(model / "early_exit.json", lambda entries: entries["hashes"].pop("model.safetensors"))
 
     with pytest.raises(FolderError, match=r'key "hashes\.model\.safetensors" is missing'):
         open_folder(model)
@@ -566,14 +566,14 @@ def test_a_missing_hash_is_named(model: Path) -> None:
     ],
 )
 def test_an_item_of_the_wrong_type_is_named(model: Path, key: str, value: Any) -> None:
-    edit(model / "early_exit.json", lambda record: record.update({key: value}))
+    edit(model / "early_exit.json", lambda entries: entries.update({key: value}))
 
     with pytest.raises(FolderError, match=rf'early_exit\.json: every item of "{key}"'):
         open_folder(model)
 
 
 def test_a_threshold_that_is_no_number_is_named(model: Path) -> None:
-    edit(model / "early_exit.json", lambda record: record["default"].update(thresholds=["0.5"]))
+    edit(model / "early_exit.json", lambda entries: entries["default"].update(thresholds=["0.5"]))
 
     with pytest.raises(FolderError, match=r'every item of "default\.thresholds" must be a number'):
         open_folder(model)
@@ -582,7 +582,7 @@ def test_a_threshold_that_is_no_number_is_named(model: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("layout", "other"),
+        ("teacher_head", "other"),
         ("num_layers", 0),
         ("max_length", -1),
         ("default", {"measure": {}, "thresholds": [0.5, 1.5, 0.0], "goal": None}),
@@ -594,7 +594,7 @@ def test_a_threshold_that_is_no_number_is_named(model: Path) -> None:
     ],
 )
 def test_a_value_outside_its_range_is_named(model: Path, key: str, value: Any) -> None:
-    edit(model / "early_exit.json", lambda record: record.update({key: value}))
+    edit(model / "early_exit.json", lambda entries: entries.update({key: value}))
     reseal(model)
 
     with pytest.raises(FolderError, match=rf"early_exit\.json: .*{key}"):
@@ -602,7 +602,7 @@ def test_a_value_outside_its_range_is_named(model: Path, key: str, value: Any) -
 
 
 def test_settings_edited_by_hand_are_noticed(model: Path) -> None:
-    edit(model / "early_exit.json", lambda record: record.update(max_length=65))
+    edit(model / "early_exit.json", lambda entries: entries.update(max_length=65))
 
     with pytest.raises(FolderError, match=r"early_exit\.json: was damaged or edited"):
         open_folder(model)
@@ -617,7 +617,7 @@ def test_a_key_given_twice_is_refused(model: Path) -> None:
 
 
 def test_a_number_that_json_does_not_have_is_refused(model: Path) -> None:
-    edit(model / "early_exit.json", lambda record: record["training"].update(loss=float("nan")))
+    edit(model / "early_exit.json", lambda entries: entries["training"].update(loss=float("nan")))
 
     with pytest.raises(FolderError, match=r"early_exit\.json: is not JSON: NaN"):
         open_folder(model)
@@ -728,8 +728,8 @@ def test_a_failed_save_leaves_the_old_folder_and_nothing_else(model: Path) -> No
     before = content(model)
 
     def fail() -> None:
-        with staged_folder(model) as stage:
-            fill(stage, mark=2.0)
+        with staged_folder(model) as staging:
+            fill(staging, mark=2.0)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -740,10 +740,10 @@ def test_a_failed_save_leaves_the_old_folder_and_nothing_else(model: Path) -> No
 
 def test_a_failed_first_save_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
-        with staged_folder(tmp_path / "model") as stage:
-            fill(stage)
-            (stage / "students.safetensors").unlink()
-            seal(stage, settings())
+        with staged_folder(tmp_path / "model") as staging:
+            fill(staging)
+            (staging / "students.safetensors").unlink()
+            seal(staging, settings())
 
     with pytest.raises(FolderError, match=r"students\.safetensors"):
         fail()
@@ -784,10 +784,10 @@ def test_a_name_that_is_taken_is_not_overwritten(
     model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(model, {"notes.txt": b"the old ones", "data/a.csv": b"a", "plan.txt": b"plan"})
-    with staged_folder(model) as stage:
-        fill(stage, mark=2.0)
-        seal(stage, settings())
-        put(stage, {"notes.txt": b"new ones", "data/b.csv": b"b"})
+    with staged_folder(model) as staging:
+        fill(staging, mark=2.0)
+        seal(staging, settings())
+        put(staging, {"notes.txt": b"new ones", "data/b.csv": b"b"})
 
     assert (model / "notes.txt").read_bytes() == b"new ones"
     assert content(model / "data") == {"b.csv": b"b"}
@@ -917,10 +917,10 @@ def test_a_disk_that_is_really_full_leaves_the_old_folder(small_disk: Path, kib:
     (small_disk / "other").write_bytes(bytes(max(0, kib * 1024 - used)))
 
     def save_more() -> None:
-        with staged_folder(model) as stage:
-            fill(stage, mark=2.0)
-            save_file({"encoder": np.zeros(60_000, np.float32)}, stage / "model.safetensors")
-            seal(stage, settings())
+        with staged_folder(model) as staging:
+            fill(staging, mark=2.0)
+            save_file({"encoder": np.zeros(60_000, np.float32)}, staging / "model.safetensors")
+            seal(staging, settings())
 
     with pytest.raises(FolderError, match=r"model: not saved, the disk is full: [\d,]+ bytes"):
         save_more()
@@ -1015,8 +1015,8 @@ def start(program: str, target: Path, *arguments: str) -> "subprocess.Popen[str]
 
 def killed_while_staging(target: Path) -> None:
     program = """
-        with staged_folder(target) as stage:
-            fill(stage, mark=2.0)
+        with staged_folder(target) as staging:
+            fill(staging, mark=2.0)
             print("staged", flush=True)
             signal.pause()
     """
@@ -1139,11 +1139,11 @@ def test_a_save_killed_at_any_call_leaves_a_whole_folder(
 
 
 def test_a_save_in_progress_is_not_cleaned_up_by_another(model: Path) -> None:
-    with staged_folder(model) as stage:
-        fill(stage, mark=2.0)
+    with staged_folder(model) as staging:
+        fill(staging, mark=2.0)
         save(model, mark=3.0)
-        assert stage.is_dir()
-        seal(stage, settings())
+        assert staging.is_dir()
+        seal(staging, settings())
 
     assert students_of(open_folder(model))[1, 2] == 10  # the last one wins
     assert names_beside(model) == ["model"]

@@ -17,12 +17,12 @@ from fastbert.cost import ModelShape
 from fastbert.criteria import EntropyCriterion, Measure, ThresholdCriterion
 from fastbert.engine import ExitResult
 from fastbert.errors import CalibrationError
-from fastbert.goals import Calibration, Goal, OperatingPoint, StageTimes, doubts_of
+from fastbert.goals import Calibration, Goal, OperatingPoint, PartTimes, doubts_of
 from fastbert.measures import MEASURES, Entropy, Margin, Patience, Stability
 
 EXITS, ROWS, CLASSES = 4, 400, 3
 SHAPE = ModelShape(16, 32, EXITS, CLASSES, student_width=4)
-TIMES = StageTimes(start=0.7, layer=2.0, student=0.3, teacher=0.1)
+TIMES = PartTimes(start=0.7, layer=2.0, student=0.3, teacher=0.1)
 
 
 def simulated(seed: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -366,7 +366,7 @@ def test_a_path_is_drawn_without_labels() -> None:
 
 def test_where_an_exit_takes_long_fewer_are_asked() -> None:
     def most_asked(student_ms: float) -> int:
-        times = StageTimes(start=0.7, layer=2.0, student=student_ms, teacher=0.1)
+        times = PartTimes(start=0.7, layer=2.0, student=student_ms, teacher=0.1)
         points = replace(usual(), times=times).points
         return max(int(np.count_nonzero(point.thresholds)) for point in points)
 

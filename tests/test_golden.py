@@ -5,6 +5,7 @@ it gave to the calibration's own texts, in torch.
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,10 @@ def test_calibrating_it_again_writes_the_schema_of_today(
     assert raw["schema_version"] == 2
     assert open_folder(tmp_path / "new").config.default is not None
     assert new.default_goal == Goal(saving=0.5)
+
+
+def test_what_it_called_layout_has_two_names_now(classifier: FastBertClassifier) -> None:
+    config = classifier.config
+    assert config.teacher_head == config.training["teacher_head"] == "pretrained"
+    assert config.training["students"]["shape"] == asdict(config.students)
+    assert "layout" not in {*config.training, *config.training["students"]}

@@ -19,12 +19,12 @@ from fastbert.runtime.manifest import ExportManifest, Parity
 from tests.test_folder import FOREIGN, content, put, save
 
 OWN = {*HASHED_FILES, "early_exit.json", "README.md"}
-STAGES = ("embeddings", "layer_01", "layer_02", "layer_03", "layer_04")
+PIECES = ("embeddings", "layer_01", "layer_02", "layer_03", "layer_04")
 CARD = {"speed-accuracy.png": b"png"}
 
 
 def files_of(runtime: str, suffix: str) -> set[str]:
-    return {f"{runtime}/{stage}{end}" for stage in STAGES for end in (suffix, ".bin")}
+    return {f"{runtime}/{piece}{end}" for piece in PIECES for end in (suffix, ".bin")}
 
 
 OPENVINO = {"openvino/manifest.json", *files_of("openvino", ".xml")}
@@ -160,10 +160,10 @@ def test_a_repository_that_is_not_ours_costs_one_request(fake: FakeHub, tmp_path
 @pytest.mark.parametrize("name", ["../../evil.xml", "/etc/passwd", "layer_05.xml"])
 def test_a_manifest_cannot_name_other_files(fake: FakeHub, model: Path, name: str) -> None:
     path = model / "openvino" / "manifest.json"
-    record = json.loads(path.read_text())
-    record["files"][name] = "0" * 64
-    del record["sha256"]
-    path.write_text(json.dumps(record))
+    entries = json.loads(path.read_text())
+    entries["files"][name] = "0" * 64
+    del entries["sha256"]
+    path.write_text(json.dumps(entries))
     fake.commits["a"] = model
 
     with pytest.raises(FolderError, match=r"openvino/manifest\.json: lists .*push that"):

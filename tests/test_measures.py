@@ -338,7 +338,7 @@ def test_names_are_those_of_the_command_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "message"),
+    ("entries", "message"),
     [
         ({}, "unknown measure None; known are entropy, "),
         ({"name": "entrpy"}, "unknown measure 'entrpy'"),
@@ -362,10 +362,10 @@ def test_names_are_those_of_the_command_line() -> None:
     ],
 )
 def test_a_record_that_describes_no_measure_is_refused(
-    record: dict[str, object], message: str
+    entries: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        measure_from_json(record)
+        measure_from_json(entries)
 
 
 # Under thresholds.

@@ -95,14 +95,14 @@ def test_a_copy_of_what_has_changed_since_is_refused(
         config = EarlyExitConfig.read(model / "early_exit.json")
         seal(model, replace(config, max_length=config.max_length - 1))
     elif change == "export":
-        stage, manifest = model / "onnx/layer_01.onnx", model / "onnx/manifest.json"
-        record = json.loads(manifest.read_text("utf-8"))
-        graph = onnx.load(stage, load_external_data=False)
+        piece, manifest = model / "onnx/layer_01.onnx", model / "onnx/manifest.json"
+        entries = json.loads(manifest.read_text("utf-8"))
+        graph = onnx.load(piece, load_external_data=False)
         graph.doc_string = "made again"
-        stage.write_bytes(graph.SerializeToString())
-        del record["sha256"]
-        record["files"][stage.name] = hashlib.sha256(stage.read_bytes()).hexdigest()
-        manifest.write_text(json.dumps(record), "utf-8")
+        piece.write_bytes(graph.SerializeToString())
+        del entries["sha256"]
+        entries["files"][piece.name] = hashlib.sha256(piece.read_bytes()).hexdigest()
+        manifest.write_text(json.dumps(entries), "utf-8")
     else:
         shutil.rmtree(model)
     message = "there is no such folder" if change == "removed" else "was replaced since"

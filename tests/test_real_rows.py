@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from fastbert.classifier import FastBertClassifier
 from fastbert.criteria import log_softmax, uncertainty
 from fastbert.data import Columns, load_examples
-from fastbert.folder import EarlyExitConfig, StudentLayout, seal, staged_folder
+from fastbert.folder import EarlyExitConfig, StudentShape, seal, staged_folder
 from fastbert.nn.model import FastBertModel, teacher_to_train
 
 ROWS = 250  # each is also answered alone, by an encoder of 12 layers
@@ -47,15 +47,17 @@ def classifier(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> FastBe
     folder = tmp_path_factory.mktemp("real") / "model"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = FastBertModel(teacher_to_train(encoder, LABELS), StudentLayout())
+        model = FastBertModel(teacher_to_train(encoder, LABELS), StudentShape())
         with torch.no_grad():
             for name, weight in model.students.named_parameters():
                 if name.endswith("classify.weight"):
                     weight.mul_(8)
-    with staged_folder(folder) as stage:
-        model.save(stage)
-        AutoTokenizer.from_pretrained(encoder).save_pretrained(stage)
-        seal(stage, EarlyExitConfig("pretrained", LABELS, model.num_exits, 64, model.layout))
+    with staged_folder(folder) as staging:
+        model.save(staging)
+        AutoTokenizer.from_pretrained(encoder).save_pretrained(staging)
+        seal(
+            staging, EarlyExitConfig("pretrained", LABELS, model.num_exits, 64, model.student_shape)
+        )
     return FastBertClassifier.from_pretrained(folder, device="cpu")
 
 

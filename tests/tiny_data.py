@@ -9,7 +9,7 @@ import numpy as np
 from transformers import BertTokenizer
 
 from fastbert.data import Example
-from fastbert.folder import CALIBRATION_FILE, fill_stage, open_folder, seal, staged_folder
+from fastbert.folder import CALIBRATION_FILE, fill_staging, open_folder, seal, staged_folder
 from tests.tiny import tiny_classifier, tiny_encoder
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -40,7 +40,7 @@ def save_classifier(folder: Path, family: str = "bert") -> Path:
 def save_uncalibrated(source: Path, target: Path) -> Path:
     """Write a copy of a model folder without its calibration and default; return the folder."""
     with staged_folder(target) as staging:
-        fill_stage(open_folder(source), staging)
+        fill_staging(open_folder(source), staging)
         config = open_folder(staging).config
         seal(staging, replace(config, calibration=None, default=None))
         (staging / CALIBRATION_FILE).unlink()

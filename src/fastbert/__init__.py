@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastbert.classifier import FastBertClassifier, Prediction
     from fastbert.data import Columns, Example, load_examples
     from fastbert.evaluation import Evaluation, evaluate
-    from fastbert.folder import StudentLayout
+    from fastbert.folder import StudentShape
     from fastbert.goals import Calibration, Goal, OperatingPoint
     from fastbert.recipes import StudentSettings, distill, train
     from fastbert.training.stage import StageSettings
@@ -39,8 +39,8 @@ _LOADED_WHEN_ASKED = {
     "OperatingPoint": "fastbert.goals",
     "Prediction": "fastbert.classifier",
     "StageSettings": "fastbert.training.stage",
-    "StudentLayout": "fastbert.folder",
     "StudentSettings": "fastbert.recipes",
+    "StudentShape": "fastbert.folder",
     "distill": "fastbert.recipes",
     "evaluate": "fastbert.evaluation",
     "load_examples": "fastbert.data",
@@ -64,8 +64,8 @@ __all__ = [
     "OperatingPoint",
     "Prediction",
     "StageSettings",
-    "StudentLayout",
     "StudentSettings",
+    "StudentShape",
     "TrainingError",
     "__version__",
     "distill",

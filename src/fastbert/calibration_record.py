@@ -28,7 +28,7 @@ from fastbert.folder import (
     DefaultPoint,
     EarlyExitConfig,
     ModelFolder,
-    fill_stage,
+    fill_staging,
     hash_of_file,
     open_folder,
     seal,
@@ -40,7 +40,7 @@ from fastbert.goals import (
     Answerer,
     Calibration,
     Goal,
-    StageTimes,
+    PartTimes,
 )
 from fastbert.measures import MEASURES, measure_from_json, measure_to_json
 from fastbert.processor import processor_name
@@ -115,14 +115,14 @@ def save_calibration(
         CalibrationError: The default cannot be met.
         FolderError: The folder cannot be written, or is no longer what it was when opened.
     """
-    with staged_folder(folder.path) as stage:
-        fill_stage(folder, stage)
-        add_calibration(stage, folder.config, calibration, source, default)
+    with staged_folder(folder.path) as staging:
+        fill_staging(folder, staging)
+        add_calibration(staging, folder.config, calibration, source, default)
     return open_folder(folder.path)
 
 
 def add_calibration(
-    stage: Path,
+    staging: Path,
     config: EarlyExitConfig,
     calibration: Calibration,
     source: str,
@@ -138,10 +138,10 @@ def add_calibration(
     if calibration.fitted is not None:
         arrays["fitted"] = calibration.fitted
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    save_file(arrays, stage / CALIBRATION_FILE)  # it writes memory as it lies
+    save_file(arrays, staging / CALIBRATION_FILE)  # it writes memory as it lies
     answered_by, times = calibration.answered_by, calibration.times
     record = CalibrationRecord(
-        sha256=hash_of_file(stage / CALIBRATION_FILE),
+        sha256=hash_of_file(staging / CALIBRATION_FILE),
         hashes={name: config.hashes[name] for name in DECIDING},
         answered_by=None if answered_by is None else asdict(answered_by),
         source=source,
@@ -157,7 +157,7 @@ def add_calibration(
         thresholds=calibration.solve(default).thresholds,
         goal=default.as_dict(),
     )
-    return seal(stage, replace(config, calibration=asdict(record), default=point))
+    return seal(staging, replace(config, calibration=asdict(record), default=point))
 
 
 def load_calibration(folder: ModelFolder, measure: Measure | None = None) -> Calibration:
@@ -235,24 +235,24 @@ def _checked(path: Path, found: Mapping[str, Any]) -> CalibrationRecord:
     return CalibrationRecord(**found)
 
 
-def _times(folder: ModelFolder, record: CalibrationRecord) -> StageTimes | None:
+def _times(folder: ModelFolder, record: CalibrationRecord) -> PartTimes | None:
     if record.times_ms is None:
         return None
     try:
-        return StageTimes(**record.times_ms, processor=record.processor)
+        return PartTimes(**record.times_ms, processor=record.processor)
     except TypeError as error:
         path = folder.path / EARLY_EXIT_FILE
         raise FolderError(f'{path}: key "calibration.times_ms": {error}') from error
 
 
-def stored_measure(folder: ModelFolder, record: Mapping[str, Any]) -> Measure:
+def stored_measure(folder: ModelFolder, entries: Mapping[str, Any]) -> Measure:
     """Return the measure of doubt that early_exit.json names.
 
     Raises:
         FolderError: It is none of `fastbert.measures`.
     """
     try:
-        return measure_from_json(record)
+        return measure_from_json(entries)
     except ValueError as error:
         raise FolderError(
             f"{folder.path / EARLY_EXIT_FILE}: {error}; one of your own is passed as "

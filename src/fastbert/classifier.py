@@ -47,7 +47,7 @@ from fastbert.goals import (
 from fastbert.hub import fetch_folder, push_folder
 from fastbert.measures import DEFAULT_MEASURE, MEASURES
 from fastbert.runtime.open import RuntimeName, export_to_run, open_backend
-from fastbert.text import TextEncoder, TokenBatch, Tokens, batches_of_similar_length
+from fastbert.text import TextTokenizer, TokenBatch, Tokens, batches_of_similar_length
 
 Text = str | tuple[str, str]
 Speed = float | ExitCriterion | OperatingPoint
@@ -146,7 +146,7 @@ class FastBertClassifier:
     def __init__(
         self,
         backend: ExitBackend[Any, TokenBatch],
-        encoder: TextEncoder,
+        tokenizer: TextTokenizer,
         folder: ModelFolder,
         measure: Measure | None = None,
         workers: int = 1,
@@ -159,7 +159,7 @@ class FastBertClassifier:
         self.workers = workers
         self._pool = WorkerPool(workers)
         self._opened: Opened | None = None
-        self.encoder = encoder
+        self.tokenizer = tokenizer
         self.folder = folder
         self.measure = measure
         self.answerer = answerer
@@ -255,7 +255,7 @@ class FastBertClassifier:
         if isinstance(path, str) and not lies_here(path):
             path = fetch_folder(path, revision, token, wanted)
         folder = open_folder(path)
-        encoder = folder.text_encoder()
+        tokenizer = folder.text_tokenizer()
         export = export_to_run(folder, wanted)
         if export is None:
             backend, answerer = _torch_backend(folder, device, threads), TORCH
@@ -263,7 +263,7 @@ class FastBertClassifier:
             cache = None if cache_folder is None else Path(cache_folder).expanduser()
             backend = open_backend(export, threads, workers, cache)
             answerer = Answerer(export.runtime, export.precision)
-        classifier = cls(backend, encoder, folder, measure, workers, answerer)
+        classifier = cls(backend, tokenizer, folder, measure, workers, answerer)
         classifier._opened = Opened(
             export.runtime if export else "torch",
             {} if export is None else {name: file.sha256 for name, file in export.files.items()},
@@ -568,7 +568,7 @@ class FastBertClassifier:
                 raise ValueError(
                     f"texts[{number}]: expected a text or a pair of texts, got {text!r:.80}"
                 )
-        return self.encoder.encode(rows)
+        return self.tokenizer.encode(rows)
 
     def batches(
         self, tokens: Sequence[Tokens], batch_size: int
@@ -578,7 +578,7 @@ class FastBertClassifier:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         lengths = [len(row.ids) for row in tokens]
         for rows in batches_of_similar_length(lengths, batch_size):
-            yield rows, self.encoder.collate([tokens[row] for row in rows])
+            yield rows, self.tokenizer.collate([tokens[row] for row in rows])
 
 
 def _is_one(texts: object) -> TypeGuard[Text]:

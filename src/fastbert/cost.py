@@ -54,7 +54,7 @@ class ModelShape:
         embedding_size: Width of the embeddings where a projection to `d` follows, else None.
         relative_keys: With how many vectors of relative position each token is compared in every
             layer (DeBERTa), else 0.
-        layout: Whose head the teacher has: the family's own or the paper's.
+        teacher_head: Whose head the teacher has: the family's own or the paper's.
         pooling: What a student reads of its attention: the first token or the mean.
         student_width: Width of a student, `c` below.
         student_heads: Attention heads of a student.
@@ -67,7 +67,7 @@ class ModelShape:
     ffn_matrices: int = 2
     embedding_size: int | None = None
     relative_keys: int = 0
-    layout: Literal["pretrained", "paper"] = "pretrained"
+    teacher_head: Literal["pretrained", "paper"] = "pretrained"
     pooling: Literal["first", "mean"] = "first"
     student_width: int = 128
     student_heads: int = 2
@@ -78,7 +78,7 @@ class ModelShape:
         config: Mapping[str, Any],
         num_labels: int,
         *,
-        layout: Literal["pretrained", "paper"] = "pretrained",
+        teacher_head: Literal["pretrained", "paper"] = "pretrained",
         pooling: Literal["first", "mean"] = "first",
         student_width: int = 128,
         student_heads: int = 2,
@@ -100,7 +100,7 @@ class ModelShape:
             ffn_matrices=3 if family in _GATED_FFN else 2,
             embedding_size=embedding_size if projects else None,
             relative_keys=_relative_keys(config),
-            layout=layout,
+            teacher_head=teacher_head,
             pooling=pooling,
             student_width=student_width,
             student_heads=student_heads,
@@ -146,9 +146,9 @@ class ModelShape:
         """Return the cost of the teacher's answer.
 
         Every family here has a square layer on one pooled token and a classifier, 2d² + 2dN; in the
-        layout `paper` the teacher has a student's head.
+        teacher's head `paper` it has a student's.
         """
-        if self.layout == "paper":
+        if self.teacher_head == "paper":
             return self.student_flops(length)
         once = 2 * self.hidden_size**2 + 2 * self.hidden_size * self.num_labels
         return np.asarray(once + 0 * _count(length))

@@ -99,9 +99,9 @@ def read_rows(
         MissingExtraError: Parquet needs pyarrow.
     """
     empty = True
-    for record in _records(path, columns, needs_label):
+    for row in _rows(path, columns, needs_label):
         empty = False
-        yield record if isinstance(record, BadRow) else _example(record, columns, needs_label)
+        yield row if isinstance(row, BadRow) else _example(row, columns, needs_label)
     if empty:
         raise DataError(f"{source_name(path)}: holds no rows; is it the right file?")
 
@@ -191,7 +191,7 @@ def count_empty(examples: Iterable[Example]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
+class _Cells:
     """A row as its format gives it."""
 
     place: str
@@ -202,8 +202,8 @@ class _CellError(Exception):
     """What is wrong with a cell."""
 
 
-def _example(record: _Record, columns: Columns, needs_label: bool) -> Example | BadRow:
-    cells = record.cells
+def _example(row: _Cells, columns: Columns, needs_label: bool) -> Example | BadRow:
+    cells = row.cells
     row_id = _whole(cells.get(columns.id))
     try:
         if problem := _missing(cells, columns, needs_label):
@@ -213,8 +213,8 @@ def _example(record: _Record, columns: Columns, needs_label: bool) -> Example | 
         text_pair = _text(cells, columns.pair) if has_pair else None
         label = _label(cells, columns.label) if needs_label else None
     except _CellError as error:
-        return BadRow(record.place, str(error), row_id)
-    return Example(record.place, text, text_pair, label, row_id)
+        return BadRow(row.place, str(error), row_id)
+    return Example(row.place, text, text_pair, label, row_id)
 
 
 def _missing(names: Collection[str], columns: Columns, needs_label: bool) -> str | None:
@@ -279,13 +279,13 @@ def _kind(value: object) -> str:
 # From a file to its rows' cells.
 
 
-def _records(path: str | Path, columns: Columns, needs_label: bool) -> Iterator[_Record | BadRow]:
+def _rows(path: str | Path, columns: Columns, needs_label: bool) -> Iterator[_Cells | BadRow]:
     if str(path) == "-":
         lines = _Lines(source_name(path), sys.stdin.buffer.readline)
         start = lines.peek()
         suffix = _format_of(start.decode("utf-8", errors="replace"))
         _refuse_other_kind(source_name(path), None, start, suffix, packed=False)
-        yield from _text_records(suffix, lines, columns, needs_label)
+        yield from _text_rows(suffix, lines, columns, needs_label)
         return
     path = Path(path)
     suffix, packed = _suffix(path)
@@ -296,10 +296,10 @@ def _records(path: str | Path, columns: Columns, needs_label: bool) -> Iterator[
     with file:
         _refuse_other_kind(str(path), path.name, file.peek(), suffix, packed=packed)
         if suffix == ".parquet":
-            yield from _parquet_records(path, columns, needs_label)
+            yield from _parquet_rows(path, columns, needs_label)
             return
         readline = gzip.GzipFile(fileobj=file).readline if packed else file.readline
-        yield from _text_records(suffix, _Lines(str(path), readline), columns, needs_label)
+        yield from _text_rows(suffix, _Lines(str(path), readline), columns, needs_label)
 
 
 def _refuse_other_kind(
@@ -394,9 +394,9 @@ def _damaged(reason: str) -> str:
     return f"damaged, and unreadable from here on ({reason}); get the file anew"
 
 
-def _text_records(
+def _text_rows(
     suffix: str, lines: _Lines, columns: Columns, needs_label: bool
-) -> Iterator[_Record | BadRow]:
+) -> Iterator[_Cells | BadRow]:
     first = lines.peek()
     if problem := diagnosis.misshapen_lines(first, suffix):
         raise DataError(f"{lines.name}: {problem}")
@@ -405,25 +405,25 @@ def _text_records(
         line = first.decode("utf-8", errors="replace")
         if problem := diagnosis.table_instead(line, Path(lines.name).name, fits=fits):
             raise DataError(f"{lines.name}: {problem}")
-        return _json_records(lines)
+        return _json_rows(lines)
     rows = _csv_rows(lines) if suffix == ".csv" else _tsv_rows(lines)
-    return _table_records(suffix, lines, rows, columns, needs_label)
+    return _table_rows(suffix, lines, rows, columns, needs_label)
 
 
 def _fits(columns: Columns, needs_label: bool, names: Sequence[str]) -> bool:
     return _missing(names, columns, needs_label) is None
 
 
-def _json_records(lines: _Lines) -> Iterator[_Record | BadRow]:
+def _json_rows(lines: _Lines) -> Iterator[_Cells | BadRow]:
     for line in lines:
         place = lines.place(lines.number)
         if problem := lines.take_problem():
             yield BadRow(place, problem)
         elif not line.isspace():
-            yield _json_record(place, line)
+            yield _json_row(place, line)
 
 
-def _json_record(place: str, line: str) -> _Record | BadRow:
+def _json_row(place: str, line: str) -> _Cells | BadRow:
     try:
         cells = json.loads(line.rstrip("\r\n"))
     except json.JSONDecodeError as error:
@@ -432,16 +432,16 @@ def _json_record(place: str, line: str) -> _Record | BadRow:
         return BadRow(place, f"JSON that cannot be read: {error}")
     if not isinstance(cells, dict):
         return BadRow(place, f"expected one JSON object a line, got {_kind(cells)}")
-    return _Record(place, cells)
+    return _Cells(place, cells)
 
 
 # The line where a row starts, and its fields or what is wrong with it.
 _Row = tuple[int, list[str] | str]
 
 
-def _table_records(
+def _table_rows(
     suffix: str, lines: _Lines, rows: Iterator[_Row], columns: Columns, needs_label: bool
-) -> Iterator[_Record | BadRow]:
+) -> Iterator[_Cells | BadRow]:
     start, header = next(rows, (1, None))
     if header is None:
         return
@@ -466,7 +466,7 @@ def _table_records(
             )
         else:
             cells = zip(header, fields, strict=True)
-            yield _Record(place, {name: cell for name, cell in cells if name not in ignored})
+            yield _Cells(place, {name: cell for name, cell in cells if name not in ignored})
 
 
 def _check_header(
@@ -528,7 +528,7 @@ def _tsv_rows(lines: _Lines) -> Iterator[_Row]:
             yield lines.number, fields.split("\t")
 
 
-def _parquet_records(path: Path, columns: Columns, needs_label: bool) -> Iterator[_Record | BadRow]:
+def _parquet_rows(path: Path, columns: Columns, needs_label: bool) -> Iterator[_Cells | BadRow]:
     with needs_extra("train", f"{path}: reading Parquet"):
         import pyarrow
         from pyarrow import parquet
@@ -549,7 +549,7 @@ def _parquet_records(path: Path, columns: Columns, needs_label: bool) -> Iterato
                     cells = {name: _parquet_cell(batch[name][row]) for name in batch.schema.names}
                     if classes and columns.label in cells:
                         cells[columns.label] = _class_name(cells[columns.label], classes)
-                    yield _Record(f"{path}:{number}", cells)
+                    yield _Cells(f"{path}:{number}", cells)
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}:{number + 1}: {_damaged(' '.join(str(error).split()))}") from error
 

@@ -207,12 +207,12 @@ def _line(row: Example) -> str:
     return json.dumps({"text": row.text, **pair, "label": row.label}, ensure_ascii=False) + "\n"
 
 
-def _refuse_what_is_not_ours(found: Iterable[Path], record: Path) -> None:
+def _refuse_what_is_not_ours(found: Iterable[Path], noted: Path) -> None:
     """Refuse to overwrite files but those that an earlier demo wrote, as it wrote them."""
     try:
-        written = set(json.loads(record.read_bytes()).values()) if record.exists() else set()
+        written = set(json.loads(noted.read_bytes()).values()) if noted.exists() else set()
     except (ValueError, AttributeError):
-        raise _not_ours(record) from None
+        raise _not_ours(noted) from None
     for path in found:
         if hash_of_file(path) not in written:
             raise _not_ours(path)

@@ -15,7 +15,7 @@ from fastbert.criteria import EntropyCriterion, ExitCriterion, ThresholdCriterio
 from fastbert.data import Example, check_labels
 from fastbert.drift import Drift, compare
 from fastbert.engine import ExitResult
-from fastbert.goals import Goal, OperatingPoint, StageTimes, macro_f1
+from fastbert.goals import Goal, OperatingPoint, PartTimes, macro_f1
 from fastbert.processor import processor_name
 
 TIMED_TEXTS, REPEATS = 50, 3
@@ -130,7 +130,7 @@ def drift_of(
     return compare(classifier.calibration.recorded, now, criterion)
 
 
-def stage_times(classifier: FastBertClassifier, examples: Sequence[Example]) -> StageTimes:
+def part_times(classifier: FastBertClassifier, examples: Sequence[Example]) -> PartTimes:
     """Measure how long the parts of the model take for one text at a time.
 
     A runtime may compute layers and exits in one piece, so whole runs are timed and the parts are
@@ -161,7 +161,7 @@ def stage_times(classifier: FastBertClassifier, examples: Sequence[Example]) -> 
         layer = (to_teacher - to_first) / max(layers - 1, 1)
     start = to_first - layer - student
     teacher = to_teacher - start - layers * layer
-    return StageTimes(
+    return PartTimes(
         start=max(start, 0.0),
         layer=max(layer, 0.0),
         student=max(student, 0.0),

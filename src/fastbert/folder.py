@@ -31,7 +31,7 @@ from safetensors import SafetensorError
 from fastbert.cost import ModelShape, config_value
 from fastbert.errors import FolderError
 from fastbert.open_file import OpenFile
-from fastbert.text import TextEncoder
+from fastbert.text import TextTokenizer
 
 MODEL_CONFIG_FILE = "config.json"
 TEACHER_FILE = "model.safetensors"
@@ -54,16 +54,16 @@ HASHED_FILES = (  # whatever decides an answer
     TOKENIZER_FILE,
     TOKENIZER_CONFIG_FILE,
 )
-EXPORT_SUFFIXES = {  # of the graph and the weights of a stage, by the folder of the runtime
+EXPORT_SUFFIXES = {  # of the graph and the weights of a piece, by the folder of the runtime
     "openvino": (".xml", ".bin"),
     "onnx": (".onnx", ".bin"),
 }
 EXPORT_FILES = (
     *(f"{runtime}/{MANIFEST_FILE}" for runtime in EXPORT_SUFFIXES),
     *(
-        f"{runtime}/{stage}{suffix}"
+        f"{runtime}/{piece}{suffix}"
         for runtime, suffixes in EXPORT_SUFFIXES.items()
-        for stage in ("embeddings", "layer_[0-9][0-9]")
+        for piece in ("embeddings", "layer_[0-9][0-9]")
         for suffix in suffixes
     ),
     f"onnx/{ADAPTIVE_FILE}",
@@ -84,7 +84,7 @@ PACKAGES = {"fastbert": "fastbert-kit"} | {
 }
 
 POOLINGS = ("first", "mean")
-LAYOUTS = ("pretrained", "paper")
+TEACHER_HEADS = ("pretrained", "paper")
 
 SWAP_ATTEMPTS = 10
 SWAP_SECONDS = 0.05  # between two attempts to find the target while another process swaps it
@@ -96,7 +96,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class StudentLayout:
+class StudentShape:
     """The shape of the students.
 
     Args:
@@ -153,7 +153,7 @@ class EarlyExitConfig:
     """What early_exit.json says about a model.
 
     Args:
-        layout: Whose head the teacher has: `pretrained`, the family's own, or `paper`, where
+        teacher_head: Whose head the teacher has: `pretrained`, the family's own, or `paper`, where
             the teacher's file holds a plain encoder and its head lies with the students.
         labels: The classes, in the order of the logits.
         num_layers: Encoder layers.
@@ -171,11 +171,11 @@ class EarlyExitConfig:
         ValueError: A value is outside its range.
     """
 
-    layout: Literal["pretrained", "paper"]
+    teacher_head: Literal["pretrained", "paper"]
     labels: tuple[str, ...]
     num_layers: int
     max_length: int
-    students: StudentLayout = field(default_factory=StudentLayout)
+    students: StudentShape = field(default_factory=StudentShape)
     default: DefaultPoint | None = None
     hashes: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -186,8 +186,10 @@ class EarlyExitConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that no model can have."""
-        if self.layout not in LAYOUTS:
-            raise ValueError(f"layout must be one of {LAYOUTS}, got {self.layout!r}")
+        if self.teacher_head not in TEACHER_HEADS:
+            raise ValueError(
+                f"teacher_head must be one of {TEACHER_HEADS}, got {self.teacher_head!r}"
+            )
         if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
             raise ValueError(f"labels must be at least 2 different names, got {self.labels}")
         if self.num_layers < 1 or self.max_length < 1:
@@ -213,40 +215,41 @@ class EarlyExitConfig:
             FolderError: A key is missing, unknown or of the wrong type, a value is outside its
                 range, the schema is newer than this package, or the file was changed.
         """
-        record = _read_json(path, strict=True)
-        schema = record.get("schema_version")
+        entries = _read_json(path, strict=True)
+        schema = entries.get("schema_version")
         if type(schema) is int and not OLDEST_SCHEMA <= schema <= SCHEMA_VERSION:
             raise FolderError(
                 f'{path}: key "schema_version" is {schema}, this package reads {OLDEST_SCHEMA} to '
                 f"{SCHEMA_VERSION}; upgrade it with `pip install -U fastbert-kit`"
             )
         is_first = type(schema) is int and schema == 1
-        _check_keys(path, "", record, SCHEMA_1_TYPES if is_first else EARLY_EXIT_TYPES)
-        _check_keys(path, "students.", record["students"], STUDENT_TYPES)
-        if record.get("default") is not None:
-            _check_keys(path, "default.", record["default"], DEFAULT_TYPES)
-            _check_items(path, "default.thresholds", record["default"]["thresholds"], float)
-        _check_choice(path, "layout", record["layout"], LAYOUTS)
-        _check_choice(path, "students.pooling", record["students"]["pooling"], POOLINGS)
-        _check_items(path, "labels", record["labels"], str)
-        _check_items(path, "evaluation", record["evaluation"], dict)
-        _check_items(path, "versions", record["versions"].values(), str)
+        _check_keys(path, "", entries, SCHEMA_1_TYPES if is_first else EARLY_EXIT_TYPES)
+        _check_keys(path, "students.", entries["students"], STUDENT_TYPES)
+        if entries.get("default") is not None:
+            _check_keys(path, "default.", entries["default"], DEFAULT_TYPES)
+            _check_items(path, "default.thresholds", entries["default"]["thresholds"], float)
+        head = "layout" if is_first else "teacher_head"
+        _check_choice(path, head, entries[head], TEACHER_HEADS)
+        _check_choice(path, "students.pooling", entries["students"]["pooling"], POOLINGS)
+        _check_items(path, "labels", entries["labels"], str)
+        _check_items(path, "evaluation", entries["evaluation"], dict)
+        _check_items(path, "versions", entries["versions"].values(), str)
         try:
-            _check_hashes(path, record)
+            _check_hashes(path, entries)
             if is_first:
-                record = _from_schema_1(record)
+                entries = _from_schema_1(entries)
             changed = {
-                "students": StudentLayout(**record["students"]),
-                "labels": tuple(record["labels"]),
-                "default": _default_point(record["default"]),
+                "students": StudentShape(**entries["students"]),
+                "labels": tuple(entries["labels"]),
+                "default": _default_point(entries["default"]),
             }
-            return EarlyExitConfig(**(record | changed))
+            return EarlyExitConfig(**(entries | changed))
         except (ValueError, OverflowError, RecursionError) as error:
             raise FolderError(f"{path}: {error}") from error
 
 
 EARLY_EXIT_TYPES: dict[str, tuple[type, ...]] = {
-    "layout": (str,),
+    "teacher_head": (str,),
     "labels": (list,),
     "num_layers": (int,),
     "max_length": (int,),
@@ -265,7 +268,10 @@ DEFAULT_TYPES: dict[str, tuple[type, ...]] = {
     "goal": (dict, type(None)),
 }
 # Version 0.1 had one speed, and a criterion that could only be entropy.
-SCHEMA_1_TYPES = {key: kinds for key, kinds in EARLY_EXIT_TYPES.items() if key != "default"} | {
+SCHEMA_1_TYPES = {
+    key: kinds for key, kinds in EARLY_EXIT_TYPES.items() if key not in ("default", "teacher_head")
+} | {
+    "layout": (str,),
     "criterion": (dict,),
     "speed": (float, int),
 }
@@ -286,16 +292,19 @@ JSON_NAMES = {
 
 
 def _check_keys(
-    path: Path | OpenFile, where: str, record: dict[str, Any], types: Mapping[str, tuple[type, ...]]
+    path: Path | OpenFile,
+    where: str,
+    entries: dict[str, Any],
+    types: Mapping[str, tuple[type, ...]],
 ) -> None:
     for key in types:
-        if key not in record:
+        if key not in entries:
             raise FolderError(f'{path}: key "{where}{key}" is missing')
-    for key in record:
+    for key in entries:
         if key not in types:
             raise FolderError(f'{path}: key "{where}{key}" is unknown')
     for key, allowed in types.items():
-        found = type(record[key])  # exactly, for True is an int as well
+        found = type(entries[key])  # exactly, for True is an int as well
         if found not in allowed:
             wanted = " or ".join(JSON_NAMES[kind] for kind in allowed)
             raise FolderError(
@@ -303,36 +312,48 @@ def _check_keys(
             )
 
 
-def _from_schema_1(record: dict[str, Any]) -> dict[str, Any]:
+def _from_schema_1(entries: dict[str, Any]) -> dict[str, Any]:
     """Return what a folder of version 0.1 says, in the words of today.
 
     Raises:
         ValueError: Its speed or its criterion is none.
     """
-    criterion, speed = record["criterion"], record["speed"]
+    criterion, speed = entries["criterion"], entries["speed"]
     if criterion != {"name": "entropy"}:
         raise ValueError(f'criterion must be {{"name": "entropy"}}, got {criterion}')
     if not 0 <= speed <= 1:
         raise ValueError(f"speed must be between 0 and 1, got {speed}")
-    thresholds = [float(speed)] * (record["num_layers"] - 1)
+    thresholds = [float(speed)] * (entries["num_layers"] - 1)
     default = {"measure": criterion, "thresholds": thresholds, "goal": None}
-    kept = {key: value for key, value in record.items() if key not in ("criterion", "speed")}
-    calibration = record["calibration"]
+    gone = ("criterion", "speed", "layout")
+    kept = {key: value for key, value in entries.items() if key not in gone}
+    calibration = entries["calibration"]
     if calibration is not None:
         said = {"answered_by": "hashes", "criterion": "measure"}
         calibration = {said.get(key, key): value for key, value in calibration.items()}
         calibration = {"answered_by": None, "processor": None} | calibration  # nobody noted them
     return kept | {
+        "teacher_head": entries["layout"],
         "default": default,
+        "training": _training_from_schema_1(entries["training"]),
         "calibration": calibration,
         "schema_version": SCHEMA_VERSION,
     }
 
 
-def _default_point(record: dict[str, Any] | None) -> DefaultPoint | None:
-    if record is None:
+def _training_from_schema_1(training: dict[str, Any]) -> dict[str, Any]:
+    said = {"layout": "teacher_head"}
+    training = {said.get(key, key): value for key, value in training.items()}
+    if isinstance(students := training.get("students"), dict):
+        said = {"layout": "shape"}
+        training["students"] = {said.get(key, key): value for key, value in students.items()}
+    return training
+
+
+def _default_point(entries: dict[str, Any] | None) -> DefaultPoint | None:
+    if entries is None:
         return None
-    return DefaultPoint(record["measure"], tuple(record["thresholds"]), record["goal"])
+    return DefaultPoint(entries["measure"], tuple(entries["thresholds"]), entries["goal"])
 
 
 def _check_items(path: Path | OpenFile, key: str, items: Any, allowed: type) -> None:
@@ -349,25 +370,25 @@ def _check_choice(path: Path | OpenFile, key: str, value: str, choices: tuple[st
         raise FolderError(f'{path}: key "{key}" must be one of {choices}, got {value!r}')
 
 
-def _check_hashes(path: Path | OpenFile, record: dict[str, Any]) -> None:
-    hashes = record["hashes"]
+def _check_hashes(path: Path | OpenFile, entries: dict[str, Any]) -> None:
+    hashes = entries["hashes"]
     _check_items(path, "hashes", hashes.values(), str)
     needed = {*HASHED_FILES, LABELS_HASH, SETTINGS_HASH}
     for key in sorted(needed - hashes.keys()):
         raise FolderError(f'{path}: key "hashes.{key}" is missing')
     for key in sorted(hashes.keys() - needed):
         raise FolderError(f'{path}: key "hashes.{key}" is unknown')
-    if hashes[LABELS_HASH] != hash_of_json(record["labels"]):
+    if hashes[LABELS_HASH] != hash_of_json(entries["labels"]):
         raise FolderError(f'{path}: key "labels" does not match its hash; the order was changed')
-    if hashes[SETTINGS_HASH] != _hash_of_settings(record):
+    if hashes[SETTINGS_HASH] != _hash_of_settings(entries):
         raise FolderError(
             f"{path}: was damaged or edited since it was saved, it does not match its own hash; "
             "undo the edit, or load the classifier from a copy and save it with other settings"
         )
 
 
-def _hash_of_settings(record: Mapping[str, Any]) -> str:
-    return hash_of_json({key: value for key, value in record.items() if key != "hashes"})
+def _hash_of_settings(entries: Mapping[str, Any]) -> str:
+    return hash_of_json({key: value for key, value in entries.items() if key != "hashes"})
 
 
 def hash_of_json(value: Any) -> str:
@@ -409,7 +430,7 @@ class ModelFolder:
         return ModelShape.from_config(
             self.model_config,
             len(self.config.labels),
-            layout=self.config.layout,
+            teacher_head=self.config.teacher_head,
             pooling=students.pooling,
             student_width=students.width,
             student_heads=students.num_heads,
@@ -420,14 +441,14 @@ class ModelFolder:
         """Whether this folder, and not a later one, still lies at its path."""
         return self.files[EARLY_EXIT_FILE].is_in_place
 
-    def text_encoder(self) -> TextEncoder:
+    def text_tokenizer(self) -> TextTokenizer:
         """Return the tokenizer, which cuts texts to the model's length.
 
         Raises:
             FolderError: A file is damaged, or names no padding token.
         """
         tokenizer, config = self.files[TOKENIZER_FILE], self.files[TOKENIZER_CONFIG_FILE]
-        return TextEncoder.from_files(tokenizer, config, self.config.max_length)
+        return TextTokenizer.from_files(tokenizer, config, self.config.max_length)
 
 
 def open_folder(path: str | Path) -> ModelFolder:
@@ -570,7 +591,7 @@ def _labels_of(
     file: Path, config: EarlyExitConfig, model_config: dict[str, Any]
 ) -> tuple[str, ...]:
     names = model_config.get("id2label")
-    if names is None and config.layout == "paper":
+    if names is None and config.teacher_head == "paper":
         return config.labels  # a plain encoder need not name any
     if names is None:
         names = {"0": "LABEL_0", "1": "LABEL_1"}  # transformers leaves its default out
@@ -607,19 +628,19 @@ def _read_json(path: Path | OpenFile, *, strict: bool = False) -> dict[str, Any]
     with _readable(path):
         content = path.read_bytes()
     try:
-        record = json.loads(content.decode(), **hooks)
+        entries = json.loads(content.decode(), **hooks)
     except (ValueError, RecursionError) as error:
         raise FolderError(f"{path}: is not JSON: {error}") from error
-    if not isinstance(record, dict):
+    if not isinstance(entries, dict):
         raise FolderError(f"{path}: must hold a JSON object")
-    return record
+    return entries
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
         raise ValueError("a key is given twice")
-    return record
+    return entries
 
 
 def _refuse_constant(name: str) -> None:
@@ -667,19 +688,19 @@ def staged_folder(target: str | Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         _settle_interrupted_saves(target)
         with _working_folder(target) as (work, mode):
-            stage = work / "new"
-            stage.mkdir()
-            with _writable(target, stage):
-                yield stage
-                _flush(stage, mode)
-                _swap(stage, target)
+            staging = work / "new"
+            staging.mkdir()
+            with _writable(target, staging):
+                yield staging
+                _flush(staging, mode)
+                _swap(staging, target)
 
 
-def seal(stage: Path, config: EarlyExitConfig) -> EarlyExitConfig:
+def seal(staging: Path, config: EarlyExitConfig) -> EarlyExitConfig:
     """Write early_exit.json, the last file of a folder that is otherwise complete.
 
     Args:
-        stage: A folder with all files of the model.
+        staging: A folder with all files of the model.
         config: What to write; its hashes and versions are filled in here.
 
     Returns:
@@ -688,17 +709,17 @@ def seal(stage: Path, config: EarlyExitConfig) -> EarlyExitConfig:
     Raises:
         FolderError: A file is missing, or the files speak of another model than `config`.
     """
-    largest = _largest_token_id(stage / TOKENIZER_FILE)
-    check_agreement(stage, config, _read_json(stage / MODEL_CONFIG_FILE), largest)
-    hashes = {name: hash_of_file(stage / name) for name in HASHED_FILES}
+    largest = _largest_token_id(staging / TOKENIZER_FILE)
+    check_agreement(staging, config, _read_json(staging / MODEL_CONFIG_FILE), largest)
+    hashes = {name: hash_of_file(staging / name) for name in HASHED_FILES}
     found = installed_versions(PACKAGES.values())
     versions = {name: found[package] for name, package in PACKAGES.items() if package in found}
     config = replace(config, versions=versions)
-    record = json.loads(config.to_json())  # as it will be read
-    hashes[LABELS_HASH] = hash_of_json(record["labels"])
-    hashes[SETTINGS_HASH] = _hash_of_settings(record)
+    entries = json.loads(config.to_json())  # as it will be read
+    hashes[LABELS_HASH] = hash_of_json(entries["labels"])
+    hashes[SETTINGS_HASH] = _hash_of_settings(entries)
     config = replace(config, hashes=hashes)
-    (stage / EARLY_EXIT_FILE).write_text(config.to_json(), encoding="utf-8")
+    (staging / EARLY_EXIT_FILE).write_text(config.to_json(), encoding="utf-8")
     return config
 
 
@@ -709,20 +730,20 @@ def copy_folder(source: ModelFolder, target: str | Path) -> None:
         FolderError: `target` cannot be written, see `staged_folder`, or `source` is no longer what
             it was when it was opened.
     """
-    with staged_folder(target) as stage:
-        fill_stage(source, stage)
+    with staged_folder(target) as staging:
+        fill_staging(source, staging)
 
 
-def fill_stage(source: ModelFolder, stage: Path) -> None:
+def fill_staging(source: ModelFolder, staging: Path) -> None:
     """Copy what is on the list from a verified folder into a staged one.
 
     Raises:
         FolderError: `source` is no longer what it was when it was opened.
     """
     for name in own_files(source.path):
-        (stage / name).parent.mkdir(exist_ok=True)
-        shutil.copy2(source.path / name, stage / name)
-    if open_folder(stage).config != source.config:
+        (staging / name).parent.mkdir(exist_ok=True)
+        shutil.copy2(source.path / name, staging / name)
+    if open_folder(staging).config != source.config:
         raise FolderError(f"{source.path}: was replaced since it was opened; open it again")
 
 
@@ -939,9 +960,9 @@ def _remove_own(folder: Path) -> None:
     folder.rmdir()
 
 
-def _flush(stage: Path, mode: int) -> None:
+def _flush(staging: Path, mode: int) -> None:
     """Bring a folder to the disk itself, each file with the mode that new files have here."""
-    for path in [*stage.rglob("*"), stage]:
+    for path in [*staging.rglob("*"), staging]:
         if path.is_file():
             path.chmod(mode)  # safetensors makes its files readable by the owner alone
         sync_to_disk(path)
@@ -956,32 +977,32 @@ def sync_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _swap(stage: Path, target: Path) -> None:
-    """Move the stage to the target, and what was there out of the way."""
+def _swap(staging: Path, target: Path) -> None:
+    """Move the staging folder to the target, and what was there out of the way."""
     for attempt in range(SWAP_ATTEMPTS):
         refuse_what_is_not_ours(target)
         with suppress(FileNotFoundError):  # nothing was there
-            os.rename(target, stage.with_name(f"old-{attempt}"))
+            os.rename(target, staging.with_name(f"old-{attempt}"))
         try:
-            os.rename(stage, target)
+            os.rename(staging, target)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             continue  # another process has saved here between the two renames
-        _retire(stage.parent)
+        _retire(staging.parent)
         sync_to_disk(target.parent)
         return
     raise FolderError(f"{target}: not saved, another process keeps saving here; try again")
 
 
 @contextmanager
-def _writable(target: Path, stage: Path | None = None) -> Iterator[None]:
+def _writable(target: Path, staging: Path | None = None) -> Iterator[None]:
     """Turn a failed write into an error that says what became of the target."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         if _is_disk_full(error):
-            reason = f"the disk is full: {_written(stage):,} bytes were written and then no more"
+            reason = f"the disk is full: {_written(staging):,} bytes were written and then no more"
         else:
             reason = str(error)
         raise FolderError(f"{target}: not saved, {reason}; what was there is unchanged") from error
@@ -993,6 +1014,6 @@ def _is_disk_full(error: Exception) -> bool:
     return os.strerror(errno.ENOSPC) in str(error)  # safetensors and shutil tell by text alone
 
 
-def _written(stage: Path | None) -> int:
-    files = [] if stage is None else [path for path in stage.rglob("*") if path.is_file()]
+def _written(staging: Path | None) -> int:
+    files = [] if staging is None else [path for path in staging.rglob("*") if path.is_file()]
     return sum(path.stat().st_size for path in files)

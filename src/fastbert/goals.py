@@ -160,7 +160,7 @@ TIMED_PARTS = ("start", "layer", "student", "teacher")
 
 
 @dataclass(frozen=True)
-class StageTimes:
+class PartTimes:
     """How long the parts of the model take for one text, in milliseconds.
 
     Args:
@@ -240,7 +240,7 @@ class AnsweredRows:
     lengths: Int[np.ndarray, " rows"]
     shape: ModelShape
     measure: Measure = field(default_factory=MEASURES[DEFAULT_MEASURE])
-    times: StageTimes | None = None
+    times: PartTimes | None = None
 
     @cached_property
     def doubts(self) -> Float[np.ndarray, "students rows"]:

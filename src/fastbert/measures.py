@@ -362,13 +362,13 @@ def measure_to_json(measure: Measure) -> dict[str, Any]:
     return {"name": names[type(measure)], **asdict(measure)}  # type: ignore[call-overload]  # all of these are dataclasses
 
 
-def measure_from_json(record: Mapping[str, Any]) -> Measure:
+def measure_from_json(entries: Mapping[str, Any]) -> Measure:
     """Return the measure that `measure_to_json` described.
 
     Raises:
         ValueError: The name or a setting is unknown, or a setting is out of range.
     """
-    settings = dict(record)
+    settings = dict(entries)
     name = settings.pop("name", None)
     if not isinstance(name, str) or name not in MEASURES:
         raise ValueError(f"unknown measure {name!r}; known are {', '.join(MEASURES)}")

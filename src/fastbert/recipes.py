@@ -37,7 +37,7 @@ from fastbert.folder import (
     TOKENIZER_CONFIG_FILE,
     TOKENIZER_FILE,
     EarlyExitConfig,
-    StudentLayout,
+    StudentShape,
     check_agreement,
     refuse_what_is_not_ours,
     seal,
@@ -47,15 +47,14 @@ from fastbert.goals import DEFAULT_MAX_DROP, LEAST_ROWS, Calibration, Goal, Oper
 from fastbert.nn.checkpoint import hashes_of
 from fastbert.nn.model import (
     FastBertModel,
-    Layout,
+    TeacherHead,
     save_tokenizer,
     teacher_to_train,
     trained_teacher,
 )
 from fastbert.report.card import write_card
-from fastbert.text import TextEncoder
-from fastbert.training.distill import DISTILLATION, Direction
-from fastbert.training.distill import distill as distill_students
+from fastbert.text import TextTokenizer
+from fastbert.training.distill import DISTILLATION, Direction, distill_students
 from fastbert.training.fine_tune import FINE_TUNING, fine_tune
 from fastbert.training.run_folder import (
     STAGED_WEIGHTS,
@@ -67,9 +66,9 @@ from fastbert.training.run_folder import (
     claim,
     clear,
     has_begun,
-    read_record,
+    read_run,
     remove,
-    write_record,
+    write_run,
 )
 from fastbert.training.stage import StageSettings, has_native_bf16, refuse_several_devices
 
@@ -85,13 +84,13 @@ class StudentSettings:
     """What the students look like and how they are distilled.
 
     Args:
-        layout: Width, attention heads and pooling.
+        shape: Width, attention heads and pooling.
         stage: Epochs, learning rate and the like.
         direction: Which Kullback-Leibler divergence is minimised.
         cache_hidden_states: Run the backbone once and keep what the students read on disk.
     """
 
-    layout: StudentLayout = field(default_factory=StudentLayout)
+    shape: StudentShape = field(default_factory=StudentShape)
     stage: StageSettings = DISTILLATION
     direction: Direction = "student-teacher"
     cache_hidden_states: bool = False
@@ -107,7 +106,7 @@ def train(
     unlabeled: str | Path | None = None,
     columns: Columns | None = None,
     max_length: int = 128,
-    layout: Layout = "pretrained",
+    teacher_head: TeacherHead = "pretrained",
     fine_tuning: StageSettings = FINE_TUNING,
     label_smoothing: float = 0.0,
     students: StudentSettings | None = None,
@@ -125,7 +124,7 @@ def train(
         unlabeled: File of further texts for the students to learn from.
         columns: What the columns of the files are called.
         max_length: Longest sequence in tokens; longer texts are cut.
-        layout: `pretrained` gives the teacher the family's own head, `paper` the paper's.
+        teacher_head: `pretrained` gives the teacher the family's own head, `paper` the paper's.
         fine_tuning: Settings of stage 1.
         label_smoothing: Share of the probability that stage 1 spreads over all classes.
         students: What the students look like, and the settings of stage 2.
@@ -163,12 +162,12 @@ def train(
         student_stage = run.settle_bf16(students.stage, "students", "stage")
         students = replace(students, stage=student_stage)
         set_seed(fine_tuning.seed)
-        teacher = teacher_to_train(model, labels, layout, students.layout)
-        fastbert = FastBertModel(teacher, students.layout)
-        encoder = run.begin(
+        teacher = teacher_to_train(model, labels, teacher_head, students.shape)
+        fastbert = FastBertModel(teacher, students.shape)
+        tokenizer = run.begin(
             model,
             fastbert,
-            layout,
+            teacher_head,
             read,
             {
                 "train": str(train),
@@ -178,7 +177,7 @@ def train(
                 "rows": [len(examples), len(dev_examples)],
                 "model": str(model),
                 "max_length": max_length,
-                "layout": layout,
+                "teacher_head": teacher_head,
                 "label_smoothing": label_smoothing,
                 "fine_tuning": asdict(fine_tuning),
                 "students": asdict(students),
@@ -187,7 +186,7 @@ def train(
         if not run.has_teacher(fastbert):
             history = fine_tune(
                 teacher,
-                encoder,
+                tokenizer,
                 examples,
                 dev_examples,
                 labels,
@@ -200,8 +199,8 @@ def train(
         rows = sum(read[name].rows for name in ("train", "unlabeled") if name in read)
         return run.finish(
             fastbert,
-            encoder,
-            layout,
+            tokenizer,
+            teacher_head,
             students,
             lambda: chain(examples, further()),
             rows,
@@ -261,8 +260,8 @@ def distill(
         stage = run.settle_bf16(students.stage, "students", "stage")
         students = replace(students, stage=stage)
         set_seed(students.stage.seed)
-        fastbert = FastBertModel(trained_teacher(checkpoint), students.layout)
-        encoder = run.begin(
+        fastbert = FastBertModel(trained_teacher(checkpoint), students.shape)
+        tokenizer = run.begin(
             checkpoint,
             fastbert,
             "pretrained",
@@ -276,7 +275,7 @@ def distill(
         )
         return run.finish(
             fastbert,
-            encoder,
+            tokenizer,
             "pretrained",
             students,
             lambda: (row for row, is_held_out in _marked(read()) if not is_held_out),
@@ -371,7 +370,7 @@ class Run:
         refuse_what_is_not_ours(output)
         folder = output.with_name(f"{output.name}.training")
         with claim(folder):
-            stopped = read_record(folder) if has_begun(folder) else None
+            stopped = read_run(folder) if has_begun(folder) else None
             if stopped and not resume:
                 raise TrainingError(
                     f"{folder}: holds a run that was stopped; go on with --resume, or delete it"
@@ -404,16 +403,16 @@ class Run:
         self,
         checkpoint: str | Path,
         model: FastBertModel,
-        layout: Layout,
+        teacher_head: TeacherHead,
         read: dict[str, Content],
         settings: dict[str, Any],
-    ) -> TextEncoder:
+    ) -> TextTokenizer:
         """Check that the model can be saved and the run go on, and write down what it is about.
 
         Args:
             checkpoint: What messages name, and whose tokeniser is taken.
             model: What will be trained.
-            layout: Whose head the teacher has.
+            teacher_head: Whose head the teacher has.
             read: The content of each file, by the name that it has in `settings`.
             settings: What the run is about, as the model folder will tell it.
 
@@ -428,19 +427,19 @@ class Run:
         with TemporaryDirectory() as temporary:
             written = Path(temporary)
             save_tokenizer(checkpoint, written)
-            encoder = _checked_encoder(checkpoint, written, model, layout, self.settings)
-            record = {
+            tokenizer = _checked_tokenizer(checkpoint, written, model, teacher_head, self.settings)
+            now = {
                 "settings": self.settings,
                 "contents": {name: content.sha256 for name, content in read.items()},
                 "checkpoint": hashes_of(checkpoint),
             }
             if self.stopped:
-                self._refuse_changes(self.stopped, record)
-                return encoder
+                self._refuse_changes(self.stopped, now)
+                return tokenizer
             clear(self.folder)
-            write_record(self.folder, record)
+            write_run(self.folder, now)
             shutil.copytree(written, self.folder / TOKENIZER)
-        return encoder
+        return tokenizer
 
     def _refuse_changes(self, before: dict[str, Any], now: dict[str, Any]) -> None:
         advice = "resume with the same, or delete it"
@@ -496,8 +495,8 @@ class Run:
     def finish(
         self,
         model: FastBertModel,
-        encoder: TextEncoder,
-        layout: Layout,
+        tokenizer: TextTokenizer,
+        teacher_head: TeacherHead,
         students: StudentSettings,
         texts: Callable[[], Iterable[Example]],
         num_texts: int,
@@ -511,7 +510,7 @@ class Run:
             history["teacher"] = json.loads(self._teacher_history.read_text(encoding="utf-8"))
         history["students"] = distill_students(
             model,
-            encoder,
+            tokenizer,
             texts,
             num_texts,
             held_out,
@@ -522,38 +521,38 @@ class Run:
             resume=self.resumed,
         )
         config = EarlyExitConfig(
-            layout=layout,
+            teacher_head=teacher_head,
             labels=model.labels,
             num_layers=model.num_exits,
-            max_length=encoder.max_length,
-            students=students.layout,
+            max_length=tokenizer.max_length,
+            students=students.shape,
             training=_without_places(self.settings) | {"history": history},
         )
-        with staged_folder(self.output) as stage:
-            model.save(stage)
+        with staged_folder(self.output) as staging:
+            model.save(staging)
             for name in (TOKENIZER_FILE, TOKENIZER_CONFIG_FILE):  # no chat template
-                shutil.copy2(self.folder / TOKENIZER / name, stage)
-            config = seal(stage, config)
-            classifier = FastBertClassifier.from_pretrained(stage, runtime="torch")
+                shutil.copy2(self.folder / TOKENIZER / name, staging)
+            config = seal(staging, config)
+            classifier = FastBertClassifier.from_pretrained(staging, runtime="torch")
             calibration = _calibration(classifier, held_out)
             point = None
             if calibration is not None:
-                config = add_calibration(stage, config, calibration, self._held_out_from, default)
+                config = add_calibration(staging, config, calibration, self._held_out_from, default)
                 point = calibration.solve(default)
             rows = _measured(classifier, test or held_out, point)
-            config = seal(stage, replace(config, evaluation=rows))
-            write_card(stage, config, split="test" if test else "dev")
+            config = seal(staging, replace(config, evaluation=rows))
+            write_card(staging, config, split="test" if test else "dev")
         remove(self.folder)
         return FastBertClassifier.from_pretrained(self.output)
 
 
-def _checked_encoder(
+def _checked_tokenizer(
     checkpoint: str | Path,
     written: Path,
     model: FastBertModel,
-    layout: Layout,
+    teacher_head: TeacherHead,
     settings: Mapping[str, Any],
-) -> TextEncoder:
+) -> TextTokenizer:
     """Read a tokeniser that was just written, and check that the folder at the end can be sealed.
 
     Raises:
@@ -573,19 +572,19 @@ def _checked_encoder(
             f"inner_group_num {encoder_config.inner_group_num}, and only 1 can be saved"
         )
     try:
-        encoder = TextEncoder.from_folder(written, max_length)
+        tokenizer = TextTokenizer.from_folder(written, max_length)
         config = EarlyExitConfig(
-            layout=layout,
+            teacher_head=teacher_head,
             labels=model.labels,
             num_layers=model.num_exits,
             max_length=max_length,
-            students=model.layout,
+            students=model.student_shape,
         )
         model_config = json.loads(encoder_config.to_json_string())
-        check_agreement(Path(checkpoint), config, model_config, encoder.vocab_size - 1)
+        check_agreement(Path(checkpoint), config, model_config, tokenizer.vocab_size - 1)
     except FolderError as error:
         raise BackboneError(str(error).replace(str(written), str(checkpoint))) from error
-    return encoder
+    return tokenizer
 
 
 def _without_places(settings: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ and whether the model reads segment ids. Padding on the right, as here, the resu
 transformers' `AutoTokenizer` for every folder that `AutoTokenizer.from_pretrained(...)
 .save_pretrained(...)` wrote. (In a folder from elsewhere the two files may disagree, and
 `AutoTokenizer` rebuilds some families from the second; saving once makes them agree.) Nothing here
-imports torch or transformers, and an encoder never changes after it is made, so threads may share
+imports torch or transformers, and a tokenizer never changes after it is made, so threads may share
 one.
 """
 
@@ -63,7 +63,7 @@ class TokenBatch:
         return len(self.input_ids)
 
 
-class TextEncoder:
+class TextTokenizer:
     """Texts and pairs to tokens, tokens to padded batches."""
 
     def __init__(
@@ -81,7 +81,7 @@ class TextEncoder:
         self._gives_segments = gives_segments
 
     @classmethod
-    def from_folder(cls, folder: str | Path, max_length: int) -> "TextEncoder":
+    def from_folder(cls, folder: str | Path, max_length: int) -> "TextTokenizer":
         """Read the tokenizer of a model folder.
 
         Args:
@@ -101,7 +101,7 @@ class TextEncoder:
     @classmethod
     def from_files(
         cls, tokenizer_file: OpenFile, config_file: OpenFile, max_length: int
-    ) -> "TextEncoder":
+    ) -> "TextTokenizer":
         """Read a tokenizer from its two files; else as `from_folder`."""
         folder = tokenizer_file.path.parent
         tokenizer = _read_tokenizer(tokenizer_file)

@@ -8,14 +8,14 @@ import torch
 from fastbert.folder import (
     EarlyExitConfig,
     ModelFolder,
-    StudentLayout,
+    StudentShape,
     open_folder,
     seal,
     staged_folder,
 )
 from fastbert.nn.backend import batch_tensors
 from fastbert.nn.model import FastBertModel, PaperClassifier, Teacher
-from fastbert.text import TextEncoder
+from fastbert.text import TextTokenizer
 from tests.tiny import tiny_classifier, tiny_encoder
 from tests.tiny_data import LABELS, examples, tiny_tokenizer
 
@@ -24,9 +24,11 @@ SPEED = 0.6  # at which texts leave at several layers
 TEXTS = [example.content for example in examples(40, seed=3)]
 
 
-def varied_folder(path: Path, layout: Literal["pretrained", "paper"] = "pretrained") -> ModelFolder:
+def varied_folder(
+    path: Path, teacher_head: Literal["pretrained", "paper"] = "pretrained"
+) -> ModelFolder:
     """Write a model with random weights and no favourite class."""
-    students = StudentLayout("first", 8, 2)
+    students = StudentShape("first", 8, 2)
     settings = {
         "num_hidden_layers": 3,  # each is exported on its own
         "id2label": dict(enumerate(LABELS)),
@@ -36,23 +38,23 @@ def varied_folder(path: Path, layout: Literal["pretrained", "paper"] = "pretrain
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(4)
         teacher: Teacher = tiny_classifier("bert", **settings)
-        if layout == "paper":
+        if teacher_head == "paper":
             teacher = PaperClassifier(tiny_encoder("bert", **settings), len(LABELS), students)
         model = FastBertModel(teacher, students)
         for name, weight in model.students.named_parameters():
             if name.endswith("classify.weight"):
                 weight.mul_(12)  # otherwise no student is ever sure
-    with staged_folder(path) as stage:
-        tiny_tokenizer().save_pretrained(stage)
-        _balance(model, TextEncoder.from_folder(stage, MAX_LENGTH))
-        model.save(stage)
-        seal(stage, EarlyExitConfig(layout, LABELS, model.num_exits, MAX_LENGTH, students))
+    with staged_folder(path) as staging:
+        tiny_tokenizer().save_pretrained(staging)
+        _balance(model, TextTokenizer.from_folder(staging, MAX_LENGTH))
+        model.save(staging)
+        seal(staging, EarlyExitConfig(teacher_head, LABELS, model.num_exits, MAX_LENGTH, students))
     return open_folder(path)
 
 
 @torch.no_grad()
-def _balance(model: FastBertModel, encoder: TextEncoder) -> None:
+def _balance(model: FastBertModel, tokenizer: TextTokenizer) -> None:
     teacher = model.eval().teacher
-    logits = teacher(**batch_tensors(encoder.collate(encoder.encode(TEXTS)))).logits
+    logits = teacher(**batch_tensors(tokenizer.collate(tokenizer.encode(TEXTS)))).logits
     name = "head.classify.bias" if isinstance(teacher, PaperClassifier) else "classifier.bias"
     teacher.get_parameter(name).sub_(logits.mean(dim=0))

@@ -37,8 +37,8 @@ from fastbert.measures import (
 )
 from fastbert.nn.backend import TorchBackend
 from fastbert.nn.model import FastBertModel
-from fastbert.text import TextEncoder, TokenBatch, Tokens
-from tests.exported import stages_of
+from fastbert.text import TextTokenizer, TokenBatch, Tokens
+from tests.exported import pieces_of
 from tests.test_classifier import MAX_LENGTH, save_model
 from tests.tiny_data import LABELS, examples
 
@@ -61,13 +61,13 @@ class Exported:
 
     folder: Path
     backend: TorchBackend
-    stages: list[onnx.ModelProto]
-    encoder: TextEncoder
+    pieces: list[onnx.ModelProto]
+    tokenizer: TextTokenizer
     rows: list[Tokens]
 
     @property
     def batch(self) -> TokenBatch:
-        return self.encoder.collate(self.rows)
+        return self.tokenizer.collate(self.rows)
 
     def thresholds(self, measure: Measure, exits: Sequence[int] = (1, 2, 3, 4)) -> list[float]:
         """Return thresholds that half of the rows pass at these exits, and no row at others."""
@@ -80,19 +80,19 @@ class Exported:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = save_model(tmp_path_factory.mktemp("model") / "model", FAMILY)
     model = FastBertModel.load(open_folder(folder))
-    encoder = TextEncoder.from_folder(folder, MAX_LENGTH)
+    tokenizer = TextTokenizer.from_folder(folder, MAX_LENGTH)
     return Exported(
         folder,
         TorchBackend(model),
-        stages_of(folder),
-        encoder,
-        encoder.encode([example.text for example in examples(40, seed=2)]),
+        pieces_of(folder),
+        tokenizer,
+        tokenizer.encode([example.text for example in examples(40, seed=2)]),
     )
 
 
 @pytest.fixture(scope="module")
 def by_entropy(exported: Exported) -> ort.InferenceSession:
-    return session_of(adaptive_model(exported.stages, Entropy(), METADATA))
+    return session_of(adaptive_model(exported.pieces, Entropy(), METADATA))
 
 
 def session_of(model: onnx.ModelProto, **options: Any) -> ort.InferenceSession:
@@ -137,7 +137,7 @@ def assert_as_the_engine(
 def test_every_measure_lets_the_rows_leave_that_the_engine_does(
     exported: Exported, measure: Measure
 ) -> None:
-    session = session_of(adaptive_model(exported.stages, measure, METADATA))
+    session = session_of(adaptive_model(exported.pieces, measure, METADATA))
     for exits in [(1, 2, 3, 4), (2, 4), (3,)]:
         thresholds = exported.thresholds(measure, exits)
         criterion = ThresholdCriterion(measure, tuple(thresholds))
@@ -158,7 +158,7 @@ def test_a_text_is_answered_in_a_batch_as_it_is_alone(
     thresholds = exported.thresholds(Entropy())
     together = run(by_entropy, exported.batch, thresholds)
     for row, probabilities, exit_layer in zip(exported.rows, *together, strict=True):
-        alone = run(by_entropy, exported.encoder.collate([row]), thresholds)
+        alone = run(by_entropy, exported.tokenizer.collate([row]), thresholds)
         assert alone[1] == [exit_layer]
         np.testing.assert_allclose(alone[0][0], probabilities, atol=1e-5)
 
@@ -166,21 +166,21 @@ def test_a_text_is_answered_in_a_batch_as_it_is_alone(
 def test_an_empty_text_and_a_long_one_share_a_batch(
     exported: Exported, by_entropy: ort.InferenceSession
 ) -> None:
-    rows = exported.encoder.encode(["", "lovely " * 50])
-    expected = classify(exported.backend, exported.encoder.collate(rows), EntropyCriterion(0.9))
-    probabilities, exit_layer = run(by_entropy, exported.encoder.collate(rows), [0.9])
+    rows = exported.tokenizer.encode(["", "lovely " * 50])
+    expected = classify(exported.backend, exported.tokenizer.collate(rows), EntropyCriterion(0.9))
+    probabilities, exit_layer = run(by_entropy, exported.tokenizer.collate(rows), [0.9])
     assert exit_layer == expected.exit_layer.tolist()
     np.testing.assert_allclose(probabilities, np.exp(log_softmax(expected.logits)), atol=1e-5)
 
 
 def test_no_row_is_no_error(exported: Exported, by_entropy: ort.InferenceSession) -> None:
-    batch = exported.encoder.collate(exported.rows[:1])
+    batch = exported.tokenizer.collate(exported.rows[:1])
     nothing = TokenBatch(*(np.empty((0, 7), np.int64) for _ in range(3)))
     assert run(by_entropy, batch, [0.5])[0].shape == (1, len(LABELS))
     assert run(by_entropy, nothing, [0.5])[0].shape == (0, len(LABELS))
 
 
-# Stages by hand, of which every student is exactly undecided: its classes have the same logit.
+# Pieces by hand, of which every student is exactly undecided: its classes have the same logit.
 EMBEDDINGS = """<ir_version: 10, opset_import: ["": 20]>
 embeddings (int64[rows, length] input_ids, int64[rows, length] attention_mask)
 => (float[rows, length, 2] hidden) {
@@ -224,7 +224,7 @@ def test_only_what_is_needed_is_computed(
     exported: Exported, tmp_path: Path, speed: list[float], layers: set[int], students: set[int]
 ) -> None:
     session = session_of(
-        adaptive_model(exported.stages, Entropy(), METADATA),
+        adaptive_model(exported.pieces, Entropy(), METADATA),
         enable_profiling=True,
         profile_file_prefix=str(tmp_path / "profile"),
     )
@@ -247,7 +247,7 @@ def products_by_layer(profile: Path) -> set[tuple[int, str]]:
 def test_rows_that_left_are_not_computed_again(exported: Exported, tmp_path: Path) -> None:
     thresholds = exported.thresholds(Entropy())
     session = session_of(
-        adaptive_model(exported.stages, Entropy(), METADATA),
+        adaptive_model(exported.pieces, Entropy(), METADATA),
         enable_profiling=True,
         profile_file_prefix=str(tmp_path / "profile"),
     )
@@ -266,9 +266,9 @@ def test_rows_that_left_are_not_computed_again(exported: Exported, tmp_path: Pat
 
 
 def test_the_file_is_valid_and_says_what_it_is(exported: Exported) -> None:
-    before = [stage.SerializeToString(deterministic=True) for stage in exported.stages]
-    model = adaptive_model(exported.stages, Entropy(), METADATA)
-    assert [stage.SerializeToString(deterministic=True) for stage in exported.stages] == before
+    before = [piece.SerializeToString(deterministic=True) for piece in exported.pieces]
+    model = adaptive_model(exported.pieces, Entropy(), METADATA)
+    assert [piece.SerializeToString(deterministic=True) for piece in exported.pieces] == before
 
     onnx.checker.check_model(model, full_check=True)
     assert {entry.domain for entry in model.opset_import} == {""}
@@ -290,13 +290,13 @@ def test_the_file_is_valid_and_says_what_it_is(exported: Exported) -> None:
 
 
 def test_the_file_tells_nothing_of_the_machine(exported: Exported) -> None:
-    content = adaptive_model(exported.stages, Entropy(), METADATA).SerializeToString()
+    content = adaptive_model(exported.pieces, Entropy(), METADATA).SerializeToString()
     assert b"stack_trace" not in content
     assert str(Path(fastbert.__file__).parent).encode() not in content
 
 
 def test_weights_that_layers_share_are_kept_once(exported: Exported) -> None:
-    embeddings, first, *_, last = exported.stages
+    embeddings, first, *_, last = exported.pieces
     short = adaptive_model([embeddings, first, last], Entropy(), METADATA)
     long = adaptive_model([embeddings, first, first, first, first, last], Entropy(), METADATA)
     assert sizes(long) == pytest.approx(sizes(short), abs=200)  # but for their numbers
@@ -310,9 +310,9 @@ def sizes(model: onnx.ModelProto) -> int:
     return sum(tensor.ByteSize() for tensor in model.graph.initializer)
 
 
-def test_stages_of_int8_can_be_joined_as_well(exported: Exported) -> None:
-    stages = [exported.stages[0], *map(quantised, exported.stages[1:])]
-    model = adaptive_model(stages, Entropy(), METADATA)
+def test_pieces_of_int8_can_be_joined_as_well(exported: Exported) -> None:
+    pieces = [exported.pieces[0], *map(quantised, exported.pieces[1:])]
+    model = adaptive_model(pieces, Entropy(), METADATA)
     onnx.checker.check_model(model, full_check=True)
     # Nobody checks the processor where this file runs: 2 x 127 x 127 fits into 16 bits anywhere.
     zeros = [
@@ -323,7 +323,7 @@ def test_stages_of_int8_can_be_joined_as_well(exported: Exported) -> None:
     assert [int(zero) for zero in zeros] == [64]
     in_int8, in_float = (
         session_of(model),
-        session_of(adaptive_model(exported.stages, Entropy(), METADATA)),
+        session_of(adaptive_model(exported.pieces, Entropy(), METADATA)),
     )
     together = run(in_int8, exported.batch, [0.0])
     np.testing.assert_allclose(together[0], run(in_float, exported.batch, [0.0])[0], atol=0.05)
@@ -331,7 +331,7 @@ def test_stages_of_int8_can_be_joined_as_well(exported: Exported) -> None:
     thresholds = exported.thresholds(Entropy())
     together = run(in_int8, exported.batch, thresholds)
     assert set(together[1]) == {1, 2, 3, 4, 5}
-    alone = [run(in_int8, exported.encoder.collate([row]), thresholds) for row in exported.rows]
+    alone = [run(in_int8, exported.tokenizer.collate([row]), thresholds) for row in exported.rows]
     assert [exit_layer for _, (exit_layer,) in alone] == together[1]
     np.testing.assert_allclose(np.concatenate([p for p, _ in alone]), together[0], atol=1e-5)
 
@@ -341,7 +341,7 @@ def test_stages_of_int8_can_be_joined_as_well(exported: Exported) -> None:
 
 def test_a_measure_that_looks_back_is_refused(exported: Exported) -> None:
     with pytest.raises(ValueError, match=r"Entropy, TopEntropy, .*Energy, got Patience"):
-        adaptive_model(exported.stages, Patience(), METADATA)
+        adaptive_model(exported.pieces, Patience(), METADATA)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ def test_wrong_inputs_are_errors_that_say_what_is_wrong(
 
 
 def test_more_thresholds_than_one_student_has_are_an_error(exported: Exported) -> None:
-    embeddings, first, *_, last = exported.stages
+    embeddings, first, *_, last = exported.pieces
     session = session_of(adaptive_model([embeddings, first, last], Entropy(), METADATA))
     too_many = {"speed": np.ones(2, np.float32)}
     with pytest.raises(Exception, match="speed_must_have_1_or_1_values"):
@@ -390,7 +390,7 @@ def feeds_of(length: int) -> dict[str, np.ndarray]:
 def test_the_python_example_runs_without_fastbert(exported: Exported) -> None:
     (exported.folder / "onnx").mkdir()
     onnx.save(
-        adaptive_model(exported.stages, Entropy(), METADATA),
+        adaptive_model(exported.pieces, Entropy(), METADATA),
         exported.folder / "onnx" / "adaptive.onnx",
     )
     texts = [example.text for example in examples(5, seed=2)] + ["lovely " * 50]
@@ -402,7 +402,7 @@ def test_the_python_example_runs_without_fastbert(exported: Exported) -> None:
         check=True,
     )
     criterion = ThresholdCriterion(Entropy(), tuple(exported.thresholds(Entropy())))
-    batch = exported.encoder.collate(exported.encoder.encode(texts))
+    batch = exported.tokenizer.collate(exported.tokenizer.encode(texts))
     expected = classify(exported.backend, batch, criterion)
     probabilities = np.exp(log_softmax(expected.logits))
     assert ran.stdout.splitlines() == [

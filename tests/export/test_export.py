@@ -18,7 +18,7 @@ from fastbert.export.export import export_model
 from fastbert.folder import open_folder, own_files
 from fastbert.measures import MaxProbability
 from fastbert.runtime.manifest import ExportManifest, Precision, open_export, read_manifest
-from tests.exported import stages_of
+from tests.exported import pieces_of
 from tests.test_classifier import save_model
 from tests.test_folder import FOREIGN, foreign, put
 from tests.tiny_data import examples
@@ -30,8 +30,8 @@ TEXTS = [example.text for example in examples(ROWS, seed=5)]
 
 
 @pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> list[onnx.ModelProto]:
-    return stages_of(save_model(tmp_path_factory.mktemp("traced") / "model", "bert"))
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> list[onnx.ModelProto]:
+    return pieces_of(save_model(tmp_path_factory.mktemp("traced") / "model", "bert"))
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def export(stages: list[onnx.ModelProto]) -> Export:
-    return partial(export_model, stages=stages)
+def export(pieces: list[onnx.ModelProto]) -> Export:
+    return partial(export_model, pieces=pieces)
 
 
 def test_an_export_says_how_it_was_compared(folder: Path, export: Export) -> None:
@@ -98,7 +98,7 @@ def test_an_adaptive_file_beyond_2_gb_is_refused_before_anything_is_traced(
     precision: Precision, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adaptive_module, "LARGEST_FILE", 1_000)
-    monkeypatch.setattr(export_module, "stage_models", lambda *_, **__: pytest.fail("was traced"))
+    monkeypatch.setattr(export_module, "piece_models", lambda *_, **__: pytest.fail("was traced"))
     with pytest.raises(ExportError, match=r"ONNX files end at 2 GB; .* export without --adaptive"):
         export_model(folder, runtime="onnx", precision=precision, adaptive=True)
 
@@ -123,8 +123,8 @@ def test_exports_for_two_runtimes_and_the_calibration_live_together(
 def test_all_that_an_export_writes_is_on_the_list(folder: Path, export: Export) -> None:
     before = own_files(folder)
     export(folder, runtime="onnx", texts=TEXTS, adaptive=True)
-    stages = ("embeddings", "layer_01", "layer_02", "layer_03", "layer_04")
-    pieces = {f"onnx/{stage}.{end}" for stage in stages for end in ("onnx", "bin")}
+    names = ("embeddings", "layer_01", "layer_02", "layer_03", "layer_04")
+    pieces = {f"onnx/{name}.{end}" for name in names for end in ("onnx", "bin")}
     written = {str(name) for name in set(own_files(folder)) - set(before)}
     assert written == {*pieces, "onnx/adaptive.onnx", "onnx/manifest.json"}
     assert sorted(path.name for path in (folder / "onnx").iterdir()) == sorted(
@@ -143,18 +143,18 @@ def test_an_earlier_export_is_replaced_as_a_whole(folder: Path, export: Export) 
 def test_an_export_that_answers_otherwise_is_refused_and_nothing_changes(
     folder: Path, export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def inverted(stages: Any, target: Any) -> None:
-        stages = [onnx.ModelProto.FromString(stage.SerializeToString()) for stage in stages]
-        for stage in stages:
-            for tensor in stage.graph.initializer:
+    def inverted(pieces: Any, target: Any) -> None:
+        pieces = [onnx.ModelProto.FromString(piece.SerializeToString()) for piece in pieces]
+        for piece in pieces:
+            for tensor in piece.graph.initializer:
                 if len(tensor.dims) == 2:
                     array = onnx.numpy_helper.to_array(tensor)
                     if array.dtype == np.float32:
                         tensor.CopyFrom(onnx.numpy_helper.from_array(-array, tensor.name))
-        write(stages, target)
+        write(pieces, target)
 
-    write = export_module._write_stages
-    monkeypatch.setattr(export_module, "_write_stages", inverted)
+    write = export_module._write_pieces
+    monkeypatch.setattr(export_module, "_write_pieces", inverted)
     before = sorted(path.name for path in folder.iterdir())
     with pytest.raises(ExportError, match=r"^not exported: of 24 rows .* get another label"):
         export(folder, runtime="onnx", texts=TEXTS)
@@ -165,9 +165,9 @@ def test_an_export_that_answers_otherwise_is_refused_and_nothing_changes(
 def test_the_cache_of_the_hub_is_not_exported_into(folder: Path, tmp_path: Path) -> None:
     snapshot = tmp_path / "models--me--reviews" / "snapshots" / "0123abc"
     shutil.copytree(folder, snapshot)
-    stages: Any = None  # refused before anything is traced
+    pieces: Any = None  # refused before anything is traced
     with pytest.raises(FolderError, match=r"0123abc: lies in the cache of the Hub"):
-        export_model(snapshot, runtime="onnx", stages=stages)
+        export_model(snapshot, runtime="onnx", pieces=pieces)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ SHIFT = 64  # of activations
 
 @pytest.fixture(scope="module")
 def original() -> ModelProto:
-    return stage(np.random.default_rng(0).normal(size=(WIDTH, OUT)).astype(np.float32))
+    return piece(np.random.default_rng(0).normal(size=(WIDTH, OUT)).astype(np.float32))
 
 
-def stage(weight: np.ndarray) -> ModelProto:
+def piece(weight: np.ndarray) -> ModelProto:
     """Return a layer with a product with a constant, and an exit with one more and one without."""
     graph = helper.make_graph(
         [
@@ -26,7 +26,7 @@ def stage(weight: np.ndarray) -> ModelProto:
             helper.make_node("MatMul", ["product", "turned"], ["scores"]),
             helper.make_node("MatMul", ["hidden", "student"], ["logits"]),
         ],
-        "stage",
+        "piece",
         [helper.make_tensor_value_info("hidden", TensorProto.FLOAT, ["rows", "length", WIDTH])],
         [
             helper.make_tensor_value_info("product", TensorProto.FLOAT, ["rows", "length", OUT]),
@@ -81,7 +81,7 @@ WORST = {
 
 @pytest.mark.parametrize("weight", WORST.values(), ids=WORST.keys())
 def test_sums_are_exact_on_this_processor_whatever_the_values(weight: np.ndarray) -> None:
-    model = quantised(stage(weight.astype(np.float32)))
+    model = quantised(piece(weight.astype(np.float32)))
     steps = {"hidden/int8": TensorProto.UINT8, "product/int32": TensorProto.INT32}
     model.graph.output.extend(
         helper.make_tensor_value_info(name, kind, None) for name, kind in steps.items()

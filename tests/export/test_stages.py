@@ -1,4 +1,4 @@
-"""Stages, joined by hand one after the other, answer as the model does."""
+"""Pieces, joined by hand one after the other, answer as the model does."""
 
 import copy
 from functools import cache
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fastbert.errors import ExportError
-from fastbert.export.stages import stage_models, to_onnx
-from fastbert.folder import StudentLayout
+from fastbert.export.stages import piece_models, to_onnx
+from fastbert.folder import StudentShape
 from fastbert.nn.heads import padding_bias
 from fastbert.nn.model import FastBertModel, PaperClassifier
 from tests.tiny import CLASSES, FAMILIES, tiny_batch, tiny_classifier, tiny_encoder
@@ -33,15 +33,15 @@ def layers(family: str) -> dict[str, Any]:
 def random_model(teacher: Any, pooling: Any = "first") -> FastBertModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        return FastBertModel(teacher, StudentLayout(pooling, 8, 2)).eval()
+        return FastBertModel(teacher, StudentShape(pooling, 8, 2)).eval()
 
 
 @cache
 def traced(family: str) -> tuple[FastBertModel, list[onnx.ModelProto]]:
-    """Return a model that was training when it was traced, and its stages."""
+    """Return a model that was training when it was traced, and its pieces."""
     teacher = tiny_classifier(family, **layers(family))
     model = random_model(teacher, POOLINGS.get(family, "first")).train()
-    return model, stage_models(model, gives_segments="token_type_ids" in tiny_batch(teacher))
+    return model, piece_models(model, gives_segments="token_type_ids" in tiny_batch(teacher))
 
 
 @torch.no_grad()
@@ -57,11 +57,11 @@ def answers_of_torch(model: FastBertModel, batch: dict[str, Tensor]) -> list[np.
     return [answer.numpy() for answer in answers]
 
 
-def answers_of_stages(stages: list[onnx.ModelProto], batch: dict[str, Tensor]) -> list[np.ndarray]:
+def answers_of_pieces(pieces: list[onnx.ModelProto], batch: dict[str, Tensor]) -> list[np.ndarray]:
     feeds = {name: tensor.numpy() for name, tensor in batch.items()}
     answers = []
-    for stage in stages:
-        session = onnxruntime.InferenceSession(stage.SerializeToString())
+    for piece in pieces:
+        session = onnxruntime.InferenceSession(piece.SerializeToString())
         outputs = [item.name for item in session.get_outputs()]
         inputs = {item.name: feeds[item.name] for item in session.get_inputs()}
         results = dict(zip(outputs, session.run(None, inputs), strict=True))
@@ -73,10 +73,10 @@ def answers_of_stages(stages: list[onnx.ModelProto], batch: dict[str, Tensor]) -
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_every_family_answers_alike_in_another_shape_than_was_traced(family: str) -> None:
-    model, stages = traced(family)
+    model, pieces = traced(family)
     batch = tiny_batch(model.backbone.encoder, LENGTHS)
     for ours, theirs in zip(
-        answers_of_stages(stages, batch),
+        answers_of_pieces(pieces, batch),
         answers_of_torch(copy.deepcopy(model).eval(), batch),
         strict=True,
     ):
@@ -87,10 +87,10 @@ def test_every_family_answers_alike_in_another_shape_than_was_traced(family: str
 def test_the_papers_teacher_answers_alike() -> None:
     encoder = tiny_encoder("bert", num_hidden_layers=1)
     encoder.config.id2label = {0: "a", 1: "b", 2: "c"}
-    teacher = PaperClassifier(encoder, CLASSES, StudentLayout("first", 8, 2)).eval()
+    teacher = PaperClassifier(encoder, CLASSES, StudentShape("first", 8, 2)).eval()
     model = random_model(teacher)
     batch = tiny_batch(encoder, LENGTHS)
-    [answer] = answers_of_stages(stage_models(model, gives_segments=True), batch)
+    [answer] = answers_of_pieces(piece_models(model, gives_segments=True), batch)
     np.testing.assert_allclose(answer, answers_of_torch(model, batch)[0], atol=1e-5)
 
 
@@ -114,8 +114,8 @@ def test_a_trace_that_holds_for_one_shape_only_is_refused() -> None:
         to_onnx(ReadsItsSize(), inputs, ["hidden_after"])
 
 
-def test_a_stage_says_nothing_of_the_machine_that_traced_it() -> None:
-    for stage in traced("bert")[1]:
-        content = stage.SerializeToString()
+def test_a_piece_says_nothing_of_the_machine_that_traced_it() -> None:
+    for piece in traced("bert")[1]:
+        content = piece.SerializeToString()
         assert b"/src/fastbert" not in content
         assert b"site-packages" not in content

@@ -34,7 +34,7 @@ def row(speed: float | None, accuracy: float, layers: float, seconds: float) -> 
 
 
 TRAINED = EarlyExitConfig(
-    layout="pretrained",
+    teacher_head="pretrained",
     labels=("no", "perhaps", "yes"),
     num_layers=4,
     max_length=99,
@@ -104,7 +104,7 @@ def test_the_settings_are_listed(tmp_path: Path) -> None:
 def test_other_tools_are_shown_only_what_they_can_do(tmp_path: Path) -> None:
     assert 'pipeline("text-classification"' in card(tmp_path, TRAINED)
 
-    paper = card(tmp_path, replace(TRAINED, layout="paper"))
+    paper = card(tmp_path, replace(TRAINED, teacher_head="paper"))
     assert "holds a plain encoder" in paper
     assert "pipeline(" not in paper
 

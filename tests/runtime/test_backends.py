@@ -23,7 +23,7 @@ from fastbert.runtime import onnx_backend, openvino_backend
 from fastbert.runtime import open as open_module
 from fastbert.runtime.manifest import open_export
 from fastbert.runtime.openvino_backend import OpenVinoBackend
-from fastbert.runtime.stages import KEPT_LAYERS, TOKENS_A_STEP, StageBackend, steps
+from fastbert.runtime.stages import KEPT_LAYERS, TOKENS_A_STEP, PieceBackend, steps
 from tests.exported import KINDS, export_all
 from tests.test_classifier import SPEEDS, WORDS, save_model
 from tests.tiny_data import examples
@@ -105,7 +105,7 @@ def test_a_text_is_answered_as_if_it_were_alone(
 
 def test_workers_change_nothing(folders: dict[str, Path], exported: FastBertClassifier) -> None:
     backend = exported.backend
-    several = FastBertClassifier(backend, exported.encoder, exported.folder, workers=3)
+    several = FastBertClassifier(backend, exported.tokenizer, exported.folder, workers=3)
     for criterion in (EntropyCriterion(0.66), EntropyCriterion(0.0)):
         ours, theirs = (
             each.classify(TEXTS, criterion, batch_size=4) for each in (several, exported)
@@ -152,7 +152,7 @@ def test_rows_are_kept_in_the_order_asked_for(exported: FastBertClassifier) -> N
 
 def test_layers_between_the_watched_exits_are_one_segment(exported: FastBertClassifier) -> None:
     backend = exported.backend
-    assert isinstance(backend, StageBackend)
+    assert isinstance(backend, PieceBackend)
     backend._segments.clear()
     criterion = ThresholdCriterion(MaxProbability(), (0.0, 1e-9, 0.0))
     [(_, batch)] = exported.batches(exported.encode(TEXTS[:3]), 3)
@@ -162,7 +162,7 @@ def test_layers_between_the_watched_exits_are_one_segment(exported: FastBertClas
 
 def test_segments_that_are_not_in_use_make_place(exported: FastBertClassifier) -> None:
     backend = exported.backend
-    assert isinstance(backend, StageBackend)
+    assert isinstance(backend, PieceBackend)
     [(_, batch)] = exported.batches(exported.encode(TEXTS[:3]), 3)
     for thresholds in ((1e-9, 0, 0), (0, 1e-9, 0), (0, 0, 1e-9), (1e-9, 1e-9, 1e-9), (0, 0, 0)):
         classify(backend, batch, ThresholdCriterion(Patience(), tuple(map(float, thresholds))))

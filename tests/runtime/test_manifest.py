@@ -25,10 +25,10 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rewrite(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
-        record = json.loads((path / "manifest.json").read_text())
-        change(record)
-        del record["sha256"]  # as whoever edits it may
-        (path / "manifest.json").write_text(json.dumps(record))
+        entries = json.loads((path / "manifest.json").read_text())
+        change(entries)
+        del entries["sha256"]  # as whoever edits it may
+        (path / "manifest.json").write_text(json.dumps(entries))
 
     return damage
 
@@ -43,7 +43,7 @@ def flip(name: str) -> Callable[[Path], None]:
 
 
 def listing(name: str) -> Callable[[Path], None]:
-    return rewrite(lambda record: record["files"].update({name: "0" * 64}))
+    return rewrite(lambda entries: entries["files"].update({name: "0" * 64}))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastbert.training.checkpoints import WHOLE, last_whole_checkpoint, seal
+from fastbert.training.checkpoints import WHOLE, last_whole_checkpoint, seal_checkpoint
 
 
 def write_checkpoint(folder: Path, step: int, best: Path | None = None) -> Path:
@@ -16,7 +16,7 @@ def write_checkpoint(folder: Path, step: int, best: Path | None = None) -> Path:
     (checkpoint / "optimizer.pt").write_bytes(b"momentum")
     state = {"global_step": step, "best_model_checkpoint": None if best is None else str(best)}
     (checkpoint / "trainer_state.json").write_text(json.dumps(state))
-    seal(checkpoint)
+    seal_checkpoint(checkpoint)
     return checkpoint
 
 

@@ -20,39 +20,41 @@ from fastbert.criteria import EntropyCriterion
 from fastbert.data import Example
 from fastbert.engine import record
 from fastbert.errors import TrainingError
-from fastbert.folder import StudentLayout
+from fastbert.folder import StudentShape
 from fastbert.nn.backend import TorchBackend, batch_tensors
 from fastbert.nn.model import FastBertModel
-from fastbert.text import TextEncoder
-from fastbert.training.distill import Direction, distill, divergence
+from fastbert.text import TextTokenizer
+from fastbert.training.distill import Direction, distill_students, divergence
 from fastbert.training.hidden_cache import HiddenCache
 from fastbert.training.stage import StageSettings
 from tests.tiny import tiny_classifier
 from tests.tiny_data import LABELS, examples, tiny_tokenizer
 
 STUDENTS, ROWS, CLASSES = 4, 6, 3
-LAYOUT = StudentLayout("first", 8, 2)
+SHAPE = StudentShape("first", 8, 2)
 SETTINGS = StageSettings(epochs=2, learning_rate=1e-2, batch_size=8, bf16=False)
 
 
 @pytest.fixture
-def encoder(tmp_path: Path) -> TextEncoder:
+def tokenizer(tmp_path: Path) -> TextTokenizer:
     tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
-    return TextEncoder.from_folder(tmp_path / "tokenizer", 16)
+    return TextTokenizer.from_folder(tmp_path / "tokenizer", 16)
 
 
 def fresh_model() -> FastBertModel:
     torch.manual_seed(0)
     names = dict(enumerate(LABELS))
     labels = {label: index for index, label in names.items()}
-    return FastBertModel(tiny_classifier("bert", id2label=names, label2id=labels), LAYOUT)
+    return FastBertModel(tiny_classifier("bert", id2label=names, label2id=labels), SHAPE)
 
 
-def run(model: FastBertModel, encoder: TextEncoder, folder: Path, *, cache: bool = False) -> None:
+def run(
+    model: FastBertModel, tokenizer: TextTokenizer, folder: Path, *, cache: bool = False
+) -> None:
     texts = examples(40)
-    distill(
+    distill_students(
         model,
-        encoder,
+        tokenizer,
         lambda: texts,
         40,
         examples(10, seed=1),
@@ -87,11 +89,11 @@ def test_students_that_agree_with_the_teacher_cost_nothing() -> None:
 
 
 def test_backbone_and_teacher_stay_bit_equal_and_every_student_learns(
-    encoder: TextEncoder, tmp_path: Path
+    tokenizer: TextTokenizer, tmp_path: Path
 ) -> None:
     model = fresh_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    run(model, encoder, tmp_path)
+    run(model, tokenizer, tmp_path)
 
     for name, tensor in model.state_dict().items():
         changed = not torch.equal(tensor, before[name])
@@ -99,10 +101,10 @@ def test_backbone_and_teacher_stay_bit_equal_and_every_student_learns(
 
 
 def test_distillation_brings_the_students_closer_to_the_teacher(
-    encoder: TextEncoder, tmp_path: Path
+    tokenizer: TextTokenizer, tmp_path: Path
 ) -> None:
     model = fresh_model()
-    batch = batch_tensors(encoder.collate(encoder.encode([row.text for row in examples(30)])))
+    batch = batch_tensors(tokenizer.collate(tokenizer.encode([row.text for row in examples(30)])))
 
     def distance() -> float:
         with torch.no_grad():
@@ -112,11 +114,11 @@ def test_distillation_brings_the_students_closer_to_the_teacher(
             return divergence(torch.stack(answers), teacher).item()
 
     before = distance()
-    run(model, encoder, tmp_path)
+    run(model, tokenizer, tmp_path)
     assert distance() < before / 2
 
 
-def test_the_teacher_teaches_without_dropout(encoder: TextEncoder, tmp_path: Path) -> None:
+def test_the_teacher_teaches_without_dropout(tokenizer: TextTokenizer, tmp_path: Path) -> None:
     # The authors left the teacher in training mode, so its soft labels were noise.
     model = fresh_model()
     modes: set[bool] = set()
@@ -127,24 +129,27 @@ def test_the_teacher_teaches_without_dropout(encoder: TextEncoder, tmp_path: Pat
         return teach(*args, **tokens)
 
     model.teach = spy  # type: ignore[method-assign]  # watched, not replaced
-    run(model, encoder, tmp_path)
+    run(model, tokenizer, tmp_path)
     assert modes == {False}
 
 
-def test_the_cache_teaches_what_the_backbone_does(encoder: TextEncoder, tmp_path: Path) -> None:
+def test_the_cache_teaches_what_the_backbone_does(tokenizer: TextTokenizer, tmp_path: Path) -> None:
     model = fresh_model()
     model.eval()
-    tokens = encoder.encode([row.text for row in examples(9)])
+    tokens = tokenizer.encode([row.text for row in examples(9)])
     lengths = np.array([len(row) for row in tokens])
     order = [[3, 0, 7, 8], [1, 2, 4, 5, 6]]  # rows arrive in any order
     batches = [
-        {**batch_tensors(encoder.collate([tokens[row] for row in rows])), "row": torch.tensor(rows)}
+        {
+            **batch_tensors(tokenizer.collate([tokens[row] for row in rows])),
+            "row": torch.tensor(rows),
+        }
         for rows in order
     ]
     cache = HiddenCache.build(model, batches, lengths, tmp_path, identity="its", bf16=False)
 
     wanted = [6, 3, 1]
-    batch = batch_tensors(encoder.collate([tokens[row] for row in wanted]))
+    batch = batch_tensors(tokenizer.collate([tokens[row] for row in wanted]))
     with torch.no_grad():
         readings, logits = model.teach(**batch)
     cached_readings, cached_logits = cache.teach(row=torch.tensor(wanted), **batch)
@@ -156,10 +161,10 @@ def test_the_cache_teaches_what_the_backbone_does(encoder: TextEncoder, tmp_path
     torch.testing.assert_close(cached_logits, logits)
 
 
-def test_students_learn_from_the_cache_too(encoder: TextEncoder, tmp_path: Path) -> None:
+def test_students_learn_from_the_cache_too(tokenizer: TextTokenizer, tmp_path: Path) -> None:
     live, cached = fresh_model(), fresh_model()
-    run(live, encoder, tmp_path / "live")
-    run(cached, encoder, tmp_path / "cached", cache=True)
+    run(live, tokenizer, tmp_path / "live")
+    run(cached, tokenizer, tmp_path / "cached", cache=True)
     for name, tensor in live.students.state_dict().items():
         torch.testing.assert_close(cached.students.state_dict()[name], tensor, atol=0.05, rtol=0.05)
 
@@ -176,14 +181,14 @@ def change_a_weight(model: FastBertModel, texts: list[Example]) -> None:
 @pytest.mark.parametrize("change", [None, change_a_text, change_a_weight])
 def test_a_cache_serves_the_weights_and_texts_it_was_made_of_alone(
     change: Callable[[FastBertModel, list[Example]], None] | None,
-    encoder: TextEncoder,
+    tokenizer: TextTokenizer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     # Only the cache is of interest, so no stage is run.
     monkeypatch.setattr("fastbert.training.distill.run_stage", lambda *_, **__: [])
-    run(fresh_model(), encoder, tmp_path, cache=True)
+    run(fresh_model(), tokenizer, tmp_path, cache=True)
     built: list[Path] = []
     build = HiddenCache.build
 
@@ -196,8 +201,8 @@ def test_a_cache_serves_the_weights_and_texts_it_was_made_of_alone(
     if change is not None:
         change(model, texts)
     dev = examples(10, seed=1)
-    distill(
-        model, encoder, lambda: texts, 40, dev, tmp_path, SETTINGS, cache_hidden_states=True
+    distill_students(
+        model, tokenizer, lambda: texts, 40, dev, tmp_path, SETTINGS, cache_hidden_states=True
     )  # fmt: skip
     assert bool(built) == (change is not None)
     assert ("is of other texts or weights" in caplog.text) == (change is not None)
@@ -214,14 +219,14 @@ def no_such_call(*_: object) -> None:
 @pytest.mark.parametrize("reserve", [full_disk, no_such_call])
 def test_a_disk_too_small_for_the_cache_is_refused_with_what_it_needs(
     reserve: Callable[..., None],
-    encoder: TextEncoder,
+    tokenizer: TextTokenizer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "posix_fallocate", reserve)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1234))
     with pytest.raises(TrainingError, match=r"hidden\.npy: .* need [\d,]+ bytes, .* 1,234 free"):
-        run(fresh_model(), encoder, tmp_path, cache=True)
+        run(fresh_model(), tokenizer, tmp_path, cache=True)
     assert not (tmp_path / "hidden.npy").exists()
 
 
@@ -243,30 +248,30 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_is_really_full_does_not_kill_the_process(
-    encoder: TextEncoder, small_disk: Path
+    tokenizer: TextTokenizer, small_disk: Path
 ) -> None:
     with pytest.raises(TrainingError, match=r"hidden\.npy: .* the disk has 24,576 free"):
-        run(fresh_model(), encoder, small_disk, cache=True)
+        run(fresh_model(), tokenizer, small_disk, cache=True)
     assert [path.name for path in small_disk.iterdir()] == ["other"]
 
 
-def test_fewer_texts_than_a_batch_still_train(encoder: TextEncoder, tmp_path: Path) -> None:
+def test_fewer_texts_than_a_batch_still_train(tokenizer: TextTokenizer, tmp_path: Path) -> None:
     # The authors' package dropped the last partial batch, so little data trained nothing.
     model, texts = fresh_model(), [Example("made:1", "lovely word1")]
     before = model.students.state_dict()["0.reduce.weight"].clone()
-    distill(model, encoder, lambda: texts, 1, [], tmp_path, SETTINGS)
+    distill_students(model, tokenizer, lambda: texts, 1, [], tmp_path, SETTINGS)
     assert not torch.equal(model.students.state_dict()["0.reduce.weight"], before)
 
 
 def test_the_history_follows_the_students_at_the_papers_speed(
-    encoder: TextEncoder, tmp_path: Path
+    tokenizer: TextTokenizer, tmp_path: Path
 ) -> None:
     model, texts, dev = fresh_model(), examples(40), examples(10, seed=1)
-    before = record_of(model, encoder, dev)
+    before = record_of(model, tokenizer, dev)
     settings = replace(SETTINGS, epochs=1)
-    [epoch] = distill(model, encoder, lambda: texts, 40, dev, tmp_path, settings)
+    [epoch] = distill_students(model, tokenizer, lambda: texts, 40, dev, tmp_path, settings)
 
-    recorded = record_of(model, encoder, dev)
+    recorded = record_of(model, tokenizer, dev)
     assert not np.array_equal(recorded.recorded, before.recorded)
     answered = recorded.replay(EntropyCriterion(0.5))
     agrees = answered.logits.argmax(-1) == recorded.recorded[-1].argmax(-1)
@@ -281,29 +286,36 @@ def test_the_history_follows_the_students_at_the_papers_speed(
     assert epoch["dev_loss"] == pytest.approx(rel_entr(p, q).sum(-1).mean(-1).sum(), rel=1e-4)
 
 
-def record_of(model: FastBertModel, encoder: TextEncoder, rows: Sequence[Example]) -> RecordedExits:
-    batch = encoder.collate(encoder.encode([row.text for row in rows]))
+def record_of(
+    model: FastBertModel, tokenizer: TextTokenizer, rows: Sequence[Example]
+) -> RecordedExits:
+    batch = tokenizer.collate(tokenizer.encode([row.text for row in rows]))
     return RecordedExits(record(TorchBackend(model.eval()), batch))
 
 
 @pytest.mark.parametrize("label", [None, "a label that the checkpoint does not have"])
 def test_students_learn_without_labels_of_the_model(
-    encoder: TextEncoder, tmp_path: Path, label: str | None
+    tokenizer: TextTokenizer, tmp_path: Path, label: str | None
 ) -> None:
     # Labels only add the accuracy to the history.
     dev = [replace(row, label=label) for row in examples(10, seed=1)]
     texts, settings = examples(16), replace(SETTINGS, epochs=1)
-    [epoch] = distill(fresh_model(), encoder, lambda: texts, 16, dev, tmp_path, settings)
+    [epoch] = distill_students(fresh_model(), tokenizer, lambda: texts, 16, dev, tmp_path, settings)
     assert "accuracy" not in epoch
     assert "agreement" in epoch
 
 
 def test_there_is_one_entry_an_epoch_and_none_without_dev(
-    encoder: TextEncoder, tmp_path: Path
+    tokenizer: TextTokenizer, tmp_path: Path
 ) -> None:
     texts, dev = examples(24), examples(10, seed=1)
     settings = replace(SETTINGS, epochs=3)
-    history = distill(fresh_model(), encoder, lambda: texts, 24, dev, tmp_path / "a", settings)
+    history = distill_students(
+        fresh_model(), tokenizer, lambda: texts, 24, dev, tmp_path / "a", settings
+    )
     assert [epoch["epoch"] for epoch in history] == [1.0, 2.0, 3.0]
     assert history[-1]["dev_loss"] < history[0]["dev_loss"]
-    assert distill(fresh_model(), encoder, lambda: texts, 24, [], tmp_path / "b", settings) == []
+    assert (
+        distill_students(fresh_model(), tokenizer, lambda: texts, 24, [], tmp_path / "b", settings)
+        == []
+    )

@@ -9,26 +9,26 @@ from pathlib import Path
 import pytest
 
 from fastbert.errors import FolderError, TrainingError
-from fastbert.training.run_folder import claim, has_begun, read_record, remove, write_record
+from fastbert.training.run_folder import claim, has_begun, read_run, remove, write_run
 
 WORK = {"settings": {"epochs": 3}}
 
 
 def begin(folder: Path) -> None:
     """Write what a run that was stopped in its first stage leaves."""
-    write_record(folder, WORK)
+    write_run(folder, WORK)
     (folder / "teacher" / "checkpoint-3").mkdir(parents=True)
 
 
 def test_a_folder_is_kept_once_there_is_something_to_go_on_with(tmp_path: Path) -> None:
     folder = tmp_path / "output.training"
     with claim(folder):
-        write_record(folder, WORK)
+        write_run(folder, WORK)
     assert not folder.exists()
     with claim(folder):
         begin(folder)
     assert has_begun(folder)
-    assert read_record(folder) == WORK | {"what": "a training run of fastbert"}
+    assert read_run(folder) == WORK | {"what": "a training run of fastbert"}
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
@@ -61,12 +61,12 @@ def test_the_lock_of_a_killed_run_is_free(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("record", [None, "{}", '{"what": "another program"}', "{", "[]"])
-def test_a_folder_without_the_mark_of_a_run_is_refused(record: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("written", [None, "{}", '{"what": "another program"}', "{", "[]"])
+def test_a_folder_without_the_mark_of_a_run_is_refused(written: str | None, tmp_path: Path) -> None:
     folder = tmp_path / "output.training"
     (folder / "teacher" / "checkpoint-3").mkdir(parents=True)
-    if record is not None:
-        (folder / "run.json").write_text(record)
+    if written is not None:
+        (folder / "run.json").write_text(written)
     before = sorted(folder.rglob("*"))
     refused = pytest.raises(FolderError, match=r"output\.training: holds .*nothing is written")
     with refused, claim(folder):

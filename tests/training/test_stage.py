@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from fastbert.folder import StudentLayout
+from fastbert.folder import StudentShape
 from fastbert.nn import heads
 from fastbert.nn.model import FastBertModel
-from fastbert.text import TextEncoder
-from fastbert.training.distill import distill
+from fastbert.text import TextTokenizer
+from fastbert.training.distill import distill_students
 from fastbert.training.fine_tune import fine_tune
 from fastbert.training.stage import StageSettings, StopOnBrokenLoss
 from tests.tiny import tiny_classifier
@@ -21,14 +21,14 @@ WITHOUT_DROPOUT = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout
 
 
 @pytest.fixture
-def encoder(tmp_path: Path) -> TextEncoder:
+def tokenizer(tmp_path: Path) -> TextTokenizer:
     tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
-    return TextEncoder.from_folder(tmp_path / "tokenizer", 16)
+    return TextTokenizer.from_folder(tmp_path / "tokenizer", 16)
 
 
 def one_step(
     stage: str,
-    encoder: TextEncoder,
+    tokenizer: TextTokenizer,
     folder: Path,
     rows: int,
     settings: StageSettings,
@@ -39,7 +39,7 @@ def one_step(
     texts = examples(rows)
     torch.manual_seed(0)
     teacher = tiny_classifier("bert", **WITHOUT_DROPOUT)
-    model = FastBertModel(teacher, StudentLayout("first", 8, 2))
+    model = FastBertModel(teacher, StudentShape("first", 8, 2))
 
     def note(_self: object, _args: Any, _state: Any, _control: Any, **kwargs: Any) -> None:
         logged.update(kwargs["logs"])
@@ -49,11 +49,11 @@ def one_step(
         patch.setattr(heads, "ATTENTION_DROPOUT", 0.0)
         if stage == "teacher":
             fine_tune(
-                teacher, encoder, texts, texts[:1], LABELS, folder, settings,
+                teacher, tokenizer, texts, texts[:1], LABELS, folder, settings,
                 label_smoothing=label_smoothing,
             )  # fmt: skip
         else:
-            distill(model, encoder, lambda: texts, rows, [], folder, settings)
+            distill_students(model, tokenizer, lambda: texts, rows, [], folder, settings)
     return logged
 
 
@@ -63,12 +63,12 @@ def one_step(
     [("teacher", 0.0, 8), ("teacher", 0.0, 6), ("teacher", 0.1, 6), ("students", 0.0, 6)],
 )
 def test_accumulated_batches_make_the_step_of_one_large_batch(
-    stage: str, label_smoothing: float, rows: int, encoder: TextEncoder, tmp_path: Path
+    stage: str, label_smoothing: float, rows: int, tokenizer: TextTokenizer, tmp_path: Path
 ) -> None:
     whole = StageSettings(epochs=1, learning_rate=1e-3, batch_size=8, warmup=0.0, bf16=False)
     parts = replace(whole, batch_size=2, gradient_accumulation=4)
-    accumulated = one_step(stage, encoder, tmp_path / "parts", rows, parts, label_smoothing)
-    at_once = one_step(stage, encoder, tmp_path / "whole", rows, whole, label_smoothing)
+    accumulated = one_step(stage, tokenizer, tmp_path / "parts", rows, parts, label_smoothing)
+    at_once = one_step(stage, tokenizer, tmp_path / "whole", rows, whole, label_smoothing)
     # The weights after it would tell less: Adam takes a step of the same size for any scale.
     assert accumulated["loss"] == pytest.approx(at_once["loss"], rel=1e-4)
     assert accumulated["grad_norm"] == pytest.approx(at_once["grad_norm"], rel=1e-4)

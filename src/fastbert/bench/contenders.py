@@ -183,14 +183,14 @@ def loaded_models(
         FolderError: A target names no precision, and the folder is not exported for its runtime.
     """
     needed = {"torch": ["torch"], "onnx": ["onnx", "onnxruntime"], "openvino": ["openvino"]}
-    stages = cache(partial(_traced, folder))
+    pieces = cache(partial(_traced, folder))
     with ExitStack() as stack:
         models = []
         for target in dict.fromkeys(_resolved(folder, target) for target in targets):
             name = f"{OURS} {target.runtime} {target.precision}"
             if installed(*needed[target.runtime], what=name):
                 with left_out_if_it_fails(name, failures):
-                    models.append(stack.enter_context(_loaded(folder, target, threads, stages)))
+                    models.append(stack.enter_context(_loaded(folder, target, threads, pieces)))
         yield models
 
 
@@ -205,13 +205,13 @@ def _resolved(folder: ModelFolder, target: Target) -> Target:
 
 @contextmanager
 def _loaded(
-    folder: ModelFolder, target: Target, threads: int, stages: Callable[[], Any]
+    folder: ModelFolder, target: Target, threads: int, pieces: Callable[[], Any]
 ) -> Iterator[LoadedModel]:
     assert target.precision is not None, "targets are resolved first"
     with TemporaryDirectory(prefix="fastbert-bench-") as parent:
         path = folder.path if _is_ready(folder, target) else Path(parent) / "model"
         if path != folder.path:
-            _export(folder, target, path, stages)
+            _export(folder, target, path, pieces)
         device = "cpu" if target.runtime == "torch" else None
         classifier = FastBertClassifier.from_pretrained(
             path, runtime=target.runtime, threads=threads, device=device
@@ -234,14 +234,14 @@ def _traced(folder: ModelFolder) -> Any:
     return traced(folder)
 
 
-def _export(folder: ModelFolder, target: Target, copy: Path, stages: Callable[[], Any]) -> None:
+def _export(folder: ModelFolder, target: Target, copy: Path, pieces: Callable[[], Any]) -> None:
     assert target.runtime != "torch"
     assert target.precision is not None
     from fastbert.export.export import export_model
 
     logger.info("exporting for %s in %s", target.runtime, target.precision)
     copy_folder(folder, copy)
-    export_model(copy, runtime=target.runtime, precision=target.precision, stages=stages())
+    export_model(copy, runtime=target.runtime, precision=target.precision, pieces=pieces())
 
 
 def contenders_of(

@@ -114,11 +114,11 @@ def _batch_shape(model: LoadedModel) -> tuple[int, int]:
 def _stack(model: LoadedModel) -> Callable[[], object]:
     """Return what runs a batch of random tokens, without padding, through every layer."""
     classifier, shape = model.classifier, _batch_shape(model)
-    vocabulary = classifier.encoder.vocab_size
+    vocabulary = classifier.tokenizer.vocab_size
     batch = TokenBatch(
         np.random.default_rng(0).integers(vocabulary, size=shape),
         np.ones(shape, np.int64),
-        np.zeros(shape, np.int64) if classifier.encoder.gives_segments else None,
+        np.zeros(shape, np.int64) if classifier.tokenizer.gives_segments else None,
     )
     return lambda: classify(classifier.backend, batch, EntropyCriterion(0.0))
 

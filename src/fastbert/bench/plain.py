@@ -23,7 +23,7 @@ from fastbert.bench.contenders import Answers, Contender, installed, left_out_if
 from fastbert.bench.results import Failure
 from fastbert.classifier import Text
 from fastbert.folder import ModelFolder
-from fastbert.text import TextEncoder, batches_of_similar_length
+from fastbert.text import TextTokenizer, batches_of_similar_length
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def plain_contenders(
 def _pipelines(folder: ModelFolder, threads: int) -> Iterator[Contender]:
     if not installed("torch", "transformers", what=PIPELINE):
         return
-    if folder.config.layout == "paper":
+    if folder.config.teacher_head == "paper":
         logger.warning("%s is left out: transformers has no class for the paper's head", PIPELINE)
         return
     import torch
@@ -112,12 +112,12 @@ def _graphs(
 ) -> list[Contender]:
     if not installed("torch", "transformers", "onnx", what="a plain ONNX graph"):
         return []
-    encoder = folder.text_encoder()
+    tokenizer = folder.text_tokenizer()
     graph = parent / "plain.onnx"
     with _silent():
         from fastbert.bench.graph import save_plain_graph
 
-        save_plain_graph(folder, gives_segments=encoder.gives_segments, path=graph)
+        save_plain_graph(folder, gives_segments=tokenizer.gives_segments, path=graph)
     runs: dict[tuple[str, str, str], Callable[[], Run]] = {}
     if installed("onnxruntime", what="plain ONNX Runtime"):
         runs["ONNX Runtime", "onnx", "fp32"] = lambda: _onnx_run(graph, threads)
@@ -141,17 +141,19 @@ def _graphs(
     for (runtime_name, runtime, precision), load in runs.items():
         name = f"{runtime_name} {precision}"
         with left_out_if_it_fails(name, failures):
-            answer = partial(_by_batches, encoder, load())
+            answer = partial(_by_batches, tokenizer, load())
             found.append(Contender(name, runtime, precision, threads, answer))
     return found
 
 
-def _by_batches(encoder: TextEncoder, run: Run, texts: Sequence[Text], batch_size: int) -> Answers:
-    tokens = encoder.encode(texts)
+def _by_batches(
+    tokenizer: TextTokenizer, run: Run, texts: Sequence[Text], batch_size: int
+) -> Answers:
+    tokens = tokenizer.encode(texts)
     classes = np.empty(len(tokens), np.int64)
     batch_size = min(batch_size, PLAIN_BATCH)
     for rows in batches_of_similar_length([len(row) for row in tokens], batch_size):
-        batch = encoder.collate([tokens[row] for row in rows])
+        batch = tokenizer.collate([tokens[row] for row in rows])
         classes[rows] = run(batch.arrays).argmax(axis=-1)
     return Answers(classes)
 

@@ -365,7 +365,7 @@ def train(
     pair_column: PairColumn = Columns.pair,
     label_column: LabelColumn = Columns.label,
     max_length: MaxLength = 128,
-    layout: Annotated[
+    teacher_head: Annotated[
         Literal["pretrained", "paper"],
         typer.Option(
             help="Head of the teacher: the encoder family's own, or the paper's.",
@@ -400,7 +400,7 @@ def train(
     First the teacher learns from the labels, then the students learn from the teacher.
     """
     _quiet_transformers()
-    from fastbert.folder import StudentLayout
+    from fastbert.folder import StudentShape
     from fastbert.recipes import StudentSettings, train
 
     def stage(epochs: int, learning_rate: float) -> "StageSettings":
@@ -409,7 +409,7 @@ def train(
         )
 
     students = StudentSettings(
-        StudentLayout(pooling),
+        StudentShape(pooling),
         stage(distill_epochs, distill_learning_rate),
         kl,
         cache_hidden_states,
@@ -424,7 +424,7 @@ def train(
             unlabeled=unlabeled,
             columns=Columns(text_column, pair_column, label_column),
             max_length=max_length,
-            layout=layout,
+            teacher_head=teacher_head,
             fine_tuning=stage(epochs, learning_rate),
             label_smoothing=label_smoothing,
             students=students,
@@ -471,7 +471,7 @@ def distill(
     if str(texts) == "-":
         raise typer.BadParameter("texts are read several times, so TEXTS must be a file")
     _quiet_transformers()
-    from fastbert.folder import StudentLayout
+    from fastbert.folder import StudentShape
     from fastbert.recipes import StudentSettings, distill
 
     stage = _stage(epochs, learning_rate, batch_size, gradient_accumulation, seed, bf16, report_to)
@@ -482,7 +482,7 @@ def distill(
             output=output,
             columns=Columns(text_column, pair_column),
             max_length=max_length,
-            students=StudentSettings(StudentLayout(pooling), stage, kl, cache_hidden_states),
+            students=StudentSettings(StudentShape(pooling), stage, kl, cache_hidden_states),
             max_drop=max_drop,
             resume=resume,
         )
@@ -691,7 +691,7 @@ def calibrate(
     if not unlabeled:
         check_labels(examples, classifier.labels)
     from fastbert.cli.tables import goal_table
-    from fastbert.evaluation import stage_times
+    from fastbert.evaluation import part_times
     from fastbert.goals import Goal
 
     calibration = classifier.calibrate(
@@ -701,7 +701,7 @@ def calibrate(
         batch_size=batch_size,
     )
     if timed:
-        calibration = replace(calibration, times=stage_times(classifier, examples))
+        calibration = replace(calibration, times=part_times(classifier, examples))
     classifier.save_calibration(calibration, texts.name, Goal(**goal) if goal else None)
     _print(goal_table(calibration, classifier.default_goal))
     print(f"\nNext: fastbert predict {shlex.quote(str(folder))} TEXTS.csv")

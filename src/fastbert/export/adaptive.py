@@ -4,7 +4,7 @@ This is `fastbert.engine.classify` written in operators, for runtimes where nobo
 the loop. Each layer lies in an `If` that runs only if rows are left. Each exit lies in an `If` that
 runs only if rows are left and its threshold is not 0: it asks the student, writes the answers over
 those of earlier exits, so batch order comes back by itself, and gathers the rows that stay. The
-stages of `fastbert.export.stages` go in as they are, whatever is inside.
+pieces of `fastbert.export.stages` go in as they are, whatever is inside.
 
 Two choices are for the sake of ONNX Runtime (12 layers of width 384, one thread). No `If` lies
 within another: a graph keeps its working memory while one in it runs, so 32 texts of 128 tokens
@@ -67,15 +67,15 @@ def refuse_unwritable(measure: Measure) -> None:
 
 
 def adaptive_model(
-    stages: Sequence[onnx.ModelProto], measure: Measure, metadata: Mapping[str, str]
+    pieces: Sequence[onnx.ModelProto], measure: Measure, metadata: Mapping[str, str]
 ) -> onnx.ModelProto:
-    """Join the stages of a model into one graph that lets rows leave.
+    """Join the pieces of a model into one graph that lets rows leave.
 
     It takes what the embeddings take, and `speed`, float32: one threshold for all students, or one
     for each. It gives `probabilities`, float32 [rows, classes], and `exit_layer`, int64 [rows].
 
     Args:
-        stages: What `stage_models` returned, or the same with other arithmetic inside.
+        pieces: What `piece_models` returned, or the same with other arithmetic inside.
         measure: How doubtful an answer is.
         metadata: What the file says of itself.
 
@@ -83,7 +83,7 @@ def adaptive_model(
         ValueError: The measure cannot be written in operators.
     """
     refuse_unwritable(measure)
-    parts = _Parts(stages, measure)
+    parts = _Parts(pieces, measure)
     graph = _Graph("", _Weights())
     _classify(graph, parts)
     model = helper.make_model(
@@ -91,7 +91,7 @@ def adaptive_model(
             graph.nodes,
             "fastbert",
             [
-                *(_tensor(item.name, np.int64, "rows", "length") for item in stages[0].graph.input),
+                *(_tensor(item.name, np.int64, "rows", "length") for item in pieces[0].graph.input),
                 _tensor("speed", np.float32, "thresholds"),
             ],
             [
@@ -102,8 +102,8 @@ def adaptive_model(
         ),
         producer_name="fastbert",
         doc_string=DOC,
-        ir_version=stages[0].ir_version,
-        opset_imports=_opsets(stages),
+        ir_version=pieces[0].ir_version,
+        opset_imports=_opsets(pieces),
     )
     helper.set_model_props(model, dict(metadata))
     return model
@@ -116,16 +116,16 @@ def adaptive_model(
 class _Parts:
     """What the graph is made of."""
 
-    stages: Sequence[onnx.ModelProto]
+    pieces: Sequence[onnx.ModelProto]
     measure: Measure
 
     @property
     def num_layers(self) -> int:
-        return len(self.stages) - 1
+        return len(self.pieces) - 1
 
     @property
     def classes(self) -> int:
-        (logits,) = self.stages[-1].graph.output
+        (logits,) = self.pieces[-1].graph.output
         return int(logits.type.tensor_type.shape.dim[1].dim_value)
 
 
@@ -174,8 +174,8 @@ def _thresholds(graph: "_Graph", students: int) -> str:
 
 def _start(graph: "_Graph", parts: _Parts) -> _Batch:
     """Write the embeddings: the batch before the first layer."""
-    inputs = {entry.name: entry.name for entry in parts.stages[0].graph.input}
-    hidden = _put(graph, "embeddings/", parts.stages[0], "hidden", inputs)
+    inputs = {entry.name: entry.name for entry in parts.pieces[0].graph.input}
+    hidden = _put(graph, "embeddings/", parts.pieces[0], "hidden", inputs)
     rows = graph.add("Shape", "input_ids", start=0, end=1)
     everybody = graph.add("NonZero", graph.add("Expand", graph.constant(1, np.int64), rows))
     shape = graph.add("Concat", rows, graph.constant([parts.classes], np.int64), axis=0)
@@ -192,8 +192,8 @@ def _run_layer(exit_layer: int, graph: "_Graph", parts: _Parts, batch: _Batch) -
     """Write a layer, which runs if any row does."""
     layer = graph.branch(f"layer_{exit_layer}/")
     given = {"hidden": batch.hidden, "attention_mask": batch.attention_mask}
-    stage = parts.stages[exit_layer]
-    layer.gives.append(_put(layer, layer.prefix, stage, "hidden_after", given))
+    piece = parts.pieces[exit_layer]
+    layer.gives.append(_put(layer, layer.prefix, piece, "hidden_after", given))
     (hidden,) = graph.where(_any_runs(graph, batch), layer, [batch.hidden])
     return replace(batch, hidden=hidden)
 
@@ -204,7 +204,7 @@ def _let_leave(
     """Write an exit, where the student is asked if any row runs and may leave."""
     student = graph.branch(f"exit_{exit_layer}/")
     given = {"hidden_after": batch.hidden, "attention_mask": batch.attention_mask}
-    logits = _put(student, student.prefix, parts.stages[exit_layer], "logits", given)
+    logits = _put(student, student.prefix, parts.pieces[exit_layer], "logits", given)
     doubt = DOUBTS[type(parts.measure)](parts.measure, student, logits, parts.classes)
     stays = student.add("Not", student.add("Less", doubt, threshold))  # where it is NaN as well
     staying = student.add("Transpose", student.add("NonZero", stays))
@@ -220,7 +220,7 @@ def _ask_teacher(graph: "_Graph", parts: _Parts, batch: _Batch) -> list[str]:
     """Write the last layer and the teacher; return logits and exit layers of the whole batch."""
     last = graph.branch(f"layer_{parts.num_layers}/")
     given = {"hidden": batch.hidden, "attention_mask": batch.attention_mask}
-    logits = _put(last, last.prefix, parts.stages[-1], "logits", given)
+    logits = _put(last, last.prefix, parts.pieces[-1], "logits", given)
     last.gives += _answered(parts.num_layers, last, batch, logits)
     return graph.where(_any_runs(graph, batch), last, [batch.logits, batch.exit_layer])
 
@@ -379,21 +379,21 @@ class _Graph:
 
 
 def _put(
-    graph: _Graph, prefix: str, stage: onnx.ModelProto, output: str, given: Mapping[str, str]
+    graph: _Graph, prefix: str, piece: onnx.ModelProto, output: str, given: Mapping[str, str]
 ) -> str:
-    """Append what computes an output of a stage, and return the name of the output there.
+    """Append what computes an output of a piece, and return the name of the output there.
 
     Args:
         graph: Where it is computed.
         prefix: What the names of its values begin with there.
-        stage: It stays as it is.
+        piece: It stays as it is.
         output: One of its outputs.
-        given: What values of the stage are called that need no computing.
+        given: What values of the piece are called that need no computing.
     """
-    nodes = leading_to({output}, stage.graph.node, given)
+    nodes = leading_to({output}, piece.graph.node, given)
     read = {name for node in nodes for name in values_read(node)}
     names = dict(given)
-    for tensor in stage.graph.initializer:
+    for tensor in piece.graph.initializer:
         if tensor.name in read:
             names[tensor.name] = graph.weights.keep(tensor, prefix + tensor.name)
     placed = onnx.GraphProto(node=nodes)
@@ -407,7 +407,7 @@ def _tensor(name: str, dtype: type[np.generic], *shape: str | int) -> onnx.Value
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def _opsets(stages: Sequence[onnx.ModelProto]) -> list[onnx.OperatorSetIdProto]:
-    """Return the operator sets that the stages are written in."""
-    versions = {entry.domain: entry.version for stage in stages for entry in stage.opset_import}
+def _opsets(pieces: Sequence[onnx.ModelProto]) -> list[onnx.OperatorSetIdProto]:
+    """Return the operator sets that the pieces are written in."""
+    versions = {entry.domain: entry.version for piece in pieces for entry in piece.opset_import}
     return [helper.make_opsetid(*entry) for entry in versions.items()]

@@ -1,6 +1,6 @@
 """`fastbert export`: write a runtime's files into a model folder, if they answer alike.
 
-Stages are traced once as ONNX. For ONNX Runtime they are the files; OpenVINO converts them, and
+Pieces are traced once as ONNX. For ONNX Runtime they are the files; OpenVINO converts them, and
 compresses the weights where int8 is asked for. Before anything reaches the folder the export
 answers the same texts as torch, and one that answers otherwise is refused.
 """
@@ -22,15 +22,15 @@ from fastbert.criteria import Measure
 from fastbert.errors import ExportError
 from fastbert.export.adaptive import adaptive_model, refuse_beyond_protobuf, refuse_unwritable
 from fastbert.export.int8 import quantised
-from fastbert.export.parity import compare, refuse_beyond_bar
+from fastbert.export.parity import compare_with_torch, refuse_beyond_bar
 from fastbert.export.sample import SAMPLE_TEXTS
-from fastbert.export.stages import stage_models
+from fastbert.export.stages import piece_models
 from fastbert.extras import needs_extra
 from fastbert.folder import (
     ADAPTIVE_FILE,
     MANIFEST_FILE,
     ModelFolder,
-    fill_stage,
+    fill_staging,
     hash_of_file,
     installed_versions,
     open_folder,
@@ -63,7 +63,7 @@ def export_model(
     adaptive: bool = False,
     texts: Sequence[Text] | None = None,
     source: str = "built-in sentences",
-    stages: Sequence[ModelProto] | None = None,
+    pieces: Sequence[ModelProto] | None = None,
 ) -> ExportManifest:
     """Export a model folder for a runtime, into the folder itself.
 
@@ -74,7 +74,7 @@ def export_model(
         adaptive: Also write the whole model as one ONNX file that exits early by itself.
         texts: Texts to compare with torch on; the first ones, at most `COMPARED_TEXTS`.
         source: What to call these texts, a name that may be published.
-        stages: What `traced` returned for this folder, for several exports of it; most of the time
+        pieces: What `traced` returned for this folder, for several exports of it; most of the time
             goes into tracing.
 
     Raises:
@@ -91,30 +91,32 @@ def export_model(
         raise ExportError("the adaptive file is ONNX: ask for it with --runtime onnx")
     opened = open_folder(folder)
     refuse_what_others_share(opened.path)
-    encoder = opened.text_encoder()
+    tokenizer = opened.text_tokenizer()
     model = FastBertModel.load(opened)
-    original = FastBertClassifier(TorchBackend(model), encoder, opened)
+    original = FastBertClassifier(TorchBackend(model), tokenizer, opened)
     if adaptive:  # before minutes of tracing
         refuse_unwritable(_measure(original))
         refuse_beyond_protobuf(_weight_bytes(model, precision))
-    if stages is None:
-        stages = stage_models(model, gives_segments=encoder.gives_segments)
+    if pieces is None:
+        pieces = piece_models(model, gives_segments=tokenizer.gives_segments)
     if runtime == "onnx" and precision == "int8":
-        stages = [stages[0], *map(quantised, stages[1:])]
+        pieces = [pieces[0], *map(quantised, pieces[1:])]
 
-    with staged_folder(opened.path) as stage:
-        fill_stage(opened, stage)
+    with staged_folder(opened.path) as staging:
+        fill_staging(opened, staging)
         activation_bits = ACTIVATION_BITS.get((runtime, precision))
         export = Export(
-            stage / runtime, runtime, precision, opened.config.num_layers, activation_bits
+            staging / runtime, runtime, precision, opened.config.num_layers, activation_bits
         )
         shutil.rmtree(export.path, ignore_errors=True)
         export.path.mkdir()
-        _write_stages(stages, export)
-        exported = FastBertClassifier(open_backend(export.opened()), encoder, opened)
+        _write_pieces(pieces, export)
+        exported = FastBertClassifier(open_backend(export.opened()), tokenizer, opened)
         if adaptive:
-            onnx.save(_adaptive(stages, original), export.path / ADAPTIVE_FILE)
-        parity = compare(original, exported, list(texts or SAMPLE_TEXTS)[:COMPARED_TEXTS], source)
+            onnx.save(_adaptive(pieces, original), export.path / ADAPTIVE_FILE)
+        parity = compare_with_torch(
+            original, exported, list(texts or SAMPLE_TEXTS)[:COMPARED_TEXTS], source
+        )
         refuse_beyond_bar(parity, precision)
         manifest = ExportManifest(
             runtime=runtime,
@@ -130,9 +132,9 @@ def export_model(
 
 
 def traced(folder: ModelFolder) -> list[ModelProto]:
-    """Return the stages of a folder's model."""
-    encoder = folder.text_encoder()
-    return stage_models(FastBertModel.load(folder), gives_segments=encoder.gives_segments)
+    """Return the pieces of a folder's model."""
+    tokenizer = folder.text_tokenizer()
+    return piece_models(FastBertModel.load(folder), gives_segments=tokenizer.gives_segments)
 
 
 def _measure(classifier: FastBertClassifier) -> Measure:
@@ -156,7 +158,7 @@ def _weight_bytes(model: FastBertModel, precision: Precision) -> int:
     return 4 * words + (1 if precision == "int8" else 4) * others
 
 
-def _adaptive(stages: Sequence[ModelProto], classifier: FastBertClassifier) -> ModelProto:
+def _adaptive(pieces: Sequence[ModelProto], classifier: FastBertClassifier) -> ModelProto:
     """Return the whole model as one file, judging as the calibration does, else as the paper."""
     measure = _measure(classifier)
     metadata = {
@@ -166,30 +168,30 @@ def _adaptive(stages: Sequence[ModelProto], classifier: FastBertClassifier) -> M
         "criterion": json.dumps(measure_to_json(measure)),
         "fastbert": version("fastbert-kit"),
     }
-    return adaptive_model(stages, measure, metadata)
+    return adaptive_model(pieces, measure, metadata)
 
 
-def _write_stages(stages: Sequence[ModelProto], export: Export) -> None:
-    for stage, path in zip(stages, export.stages, strict=True):
+def _write_pieces(pieces: Sequence[ModelProto], export: Export) -> None:
+    for piece, path in zip(pieces, export.pieces, strict=True):
         if export.runtime == "onnx":
-            _write_onnx(stage, path)
+            _write_onnx(piece, path)
         else:
-            _write_openvino(stage, path, export.precision)
+            _write_openvino(piece, path, export.precision)
 
 
-def _write_onnx(stage: ModelProto, path: Path) -> None:
+def _write_onnx(piece: ModelProto, path: Path) -> None:
     """Write the graph, and the weights beside it, where the runtime can map them into memory."""
-    copy = ModelProto.FromString(stage.SerializeToString())  # saving empties the tensors
+    copy = ModelProto.FromString(piece.SerializeToString())  # saving empties the tensors
     onnx.save_model(
         copy, path, save_as_external_data=True, location=f"{path.stem}.bin", size_threshold=1_024
     )
 
 
-def _write_openvino(stage: ModelProto, path: Path, precision: Precision) -> None:
+def _write_openvino(piece: ModelProto, path: Path, precision: Precision) -> None:
     with needs_extra("export", "an export for OpenVINO"):
         import openvino
 
-    converted = openvino.Core().read_model(stage.SerializeToString())
+    converted = openvino.Core().read_model(piece.SerializeToString())
     if precision == "int8":
         # Where nncf draws tables; it notes stdout when imported.
         with redirect_stdout(StringIO()), needs_extra("export", "int8 for OpenVINO"):

@@ -32,12 +32,12 @@ CONSTANTS: dict[str, np.ndarray] = {
 
 
 def quantised(model: ModelProto) -> ModelProto:
-    """Return a stage whose products with constant matrices are computed in int8.
+    """Return a piece whose products with constant matrices are computed in int8.
 
     A student stays in float32: its products are so small that measuring scales costs more.
 
     Args:
-        model: A stage, in float32; it stays as it is. What leads to its first output is quantised.
+        model: A piece, in float32; it stays as it is. What leads to its first output is quantised.
     """
     model = onnx.ModelProto.FromString(model.SerializeToString())
     graph = model.graph

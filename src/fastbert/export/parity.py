@@ -26,7 +26,7 @@ BARS: dict[Precision, tuple[float, float]] = {
 }
 
 
-def compare(
+def compare_with_torch(
     torch_classifier: FastBertClassifier,
     exported: FastBertClassifier,
     texts: Sequence[Text],

@@ -1,7 +1,7 @@
 """A model as ONNX graphs, one for the embeddings and one for each layer with its exit.
 
-Every stage reads `hidden` and `attention_mask`, so any run of neighbours can be joined again by its
-names, whatever the family. Masks, rotations and relative positions are computed inside each stage:
+Every piece reads `hidden` and `attention_mask`, so any run of neighbours can be joined again by its
+names, whatever the family. Masks, rotations and relative positions are computed inside each piece:
 joined, the runtimes compute equal ones once.
 """
 
@@ -74,8 +74,8 @@ class LayerAndExit(nn.Module):
         return state.hidden, self.head(backbone.exit_view(state.hidden), bias)
 
 
-def stage_models(model: FastBertModel, *, gives_segments: bool) -> list[onnx.ModelProto]:
-    """Return the stages of a model: the embeddings, then each layer with its exit.
+def piece_models(model: FastBertModel, *, gives_segments: bool) -> list[onnx.ModelProto]:
+    """Return the pieces of a model: the embeddings, then each layer with its exit.
 
     Embeddings take `input_ids`, `attention_mask` and, if asked for, `token_type_ids`, all int64
     [rows, length], and give `hidden`, float32 [rows, length, width]. A layer takes `hidden` and
@@ -90,13 +90,13 @@ def stage_models(model: FastBertModel, *, gives_segments: bool) -> list[onnx.Mod
     tokens = tokens_to_trace(gives_segments=gives_segments)
     hidden = torch.zeros(*TRACED_SHAPE, model.backbone.hidden_size)
     state = {"hidden": hidden, "attention_mask": tokens["attention_mask"]}
-    stages = [to_onnx(Embeddings(model), tokens, ["hidden"])]
-    stages += [
+    pieces = [to_onnx(Embeddings(model), tokens, ["hidden"])]
+    pieces += [
         to_onnx(LayerAndExit(model, index), state, ["hidden_after", "logits"])
         for index in range(model.num_exits)
     ]
-    del stages[-1].graph.output[0]
-    return stages
+    del pieces[-1].graph.output[0]
+    return pieces
 
 
 def tokens_to_trace(*, gives_segments: bool) -> dict[str, Int[Tensor, "rows length"]]:
@@ -131,23 +131,23 @@ def to_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) ->
             verbose=False,
         )
     assert program is not None
-    stage = program.model_proto
-    if not all(dim.dim_param for item in stage.graph.input for dim in _dims(item)[:2]):
+    piece = program.model_proto
+    if not all(dim.dim_param for item in piece.graph.input for dim in _dims(item)[:2]):
         # The exporter does not say so when it falls back to the shape it traced.
         raise ExportError(
             f"{type(module).__name__}: the trace holds for one shape only; a layer of this family "
             "reads a size as a number"
         )
-    _strip(stage)
-    return stage
+    _strip(piece)
+    return piece
 
 
-def _strip(stage: onnx.ModelProto) -> None:
+def _strip(piece: onnx.ModelProto) -> None:
     """Remove where the exporter found each operator: paths of this machine, in every file."""
-    for item in (stage, stage.graph, *stage.graph.node, *stage.graph.input, *stage.graph.output):
+    for item in (piece, piece.graph, *piece.graph.node, *piece.graph.input, *piece.graph.output):
         item.ClearField("metadata_props")
-    del stage.graph.value_info[:]
-    for node in stage.graph.node:
+    del piece.graph.value_info[:]
+    for node in piece.graph.node:
         node.ClearField("doc_string")
 
 

@@ -168,7 +168,7 @@ def _refuse_damaged(path: Path) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        entries = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise BackboneError(f"{path}: is not JSON ({error}); get it anew") from error
-    return record if isinstance(record, dict) else {}
+    return entries if isinstance(entries, dict) else {}

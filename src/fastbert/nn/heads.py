@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastbert.folder import StudentLayout
+from fastbert.folder import StudentShape
 
 ATTENTION_DROPOUT = 0.1  # the authors' value
 
@@ -36,19 +36,19 @@ class PooledAttention(nn.Module):
     ignores it, the value bias because it is a constant that the output bias already holds.
     """
 
-    def __init__(self, layout: StudentLayout) -> None:
+    def __init__(self, shape: StudentShape) -> None:
         """Make the projections.
 
         Args:
-            layout: Width, number of heads, and whether the first token or the mean is pooled.
+            shape: Width, number of heads, and whether the first token or the mean is pooled.
         """
         super().__init__()
-        self.pooling = layout.pooling
-        self.num_heads = layout.num_heads
-        self.query = nn.Linear(layout.width, layout.width)
-        self.key = nn.Linear(layout.width, layout.width, bias=False)
-        self.value = nn.Linear(layout.width, layout.width, bias=False)
-        self.output = nn.Linear(layout.width, layout.width)
+        self.pooling = shape.pooling
+        self.num_heads = shape.num_heads
+        self.query = nn.Linear(shape.width, shape.width)
+        self.key = nn.Linear(shape.width, shape.width, bias=False)
+        self.value = nn.Linear(shape.width, shape.width, bias=False)
+        self.output = nn.Linear(shape.width, shape.width)
 
     def forward(
         self,
@@ -92,25 +92,25 @@ class PooledAttention(nn.Module):
 
 
 class ExitHead(nn.Module):
-    """The paper's classifier, one for every student and, in the `paper` layout, the teacher.
+    """The paper's classifier, one for every student and, where its head is `paper`, the teacher.
 
     Source: Section 3.1.2, "Branches", of Liu et al., FastBERT (ACL 2020), and the authors' code,
     where the attention sits between tanh layers.
     """
 
-    def __init__(self, hidden_size: int, num_labels: int, layout: StudentLayout) -> None:
+    def __init__(self, hidden_size: int, num_labels: int, shape: StudentShape) -> None:
         """Make a head with random weights.
 
         Args:
             hidden_size: Width of the backbone.
             num_labels: Classes to tell apart.
-            layout: Width, attention heads and pooling of the head.
+            shape: Width, attention heads and pooling of the head.
         """
         super().__init__()
-        self.reduce = nn.Linear(hidden_size, layout.width)
-        self.attention = PooledAttention(layout)
-        self.dense = nn.Linear(layout.width, layout.width)
-        self.classify = nn.Linear(layout.width, num_labels)
+        self.reduce = nn.Linear(hidden_size, shape.width)
+        self.attention = PooledAttention(shape)
+        self.dense = nn.Linear(shape.width, shape.width)
+        self.classify = nn.Linear(shape.width, num_labels)
 
     def forward(
         self,

@@ -1,7 +1,7 @@
 """A FastBERT in torch: a teacher of the Hugging Face kind and the students after its layers.
 
-The teacher is either anybody's `*ForSequenceClassification` model (layout `pretrained`) or a plain
-encoder under the paper's own head (layout `paper`). Loading is strict in both: a weight that is
+The teacher is either anybody's `*ForSequenceClassification` model (head `pretrained`) or a plain
+encoder under the paper's own head (`paper`). Loading is strict in both: a weight that is
 missing, left over or of another shape is an error that names it, never a random number.
 """
 
@@ -35,7 +35,7 @@ from fastbert.folder import (
     TEACHER_FILE,
     TOKENIZER_FILE,
     ModelFolder,
-    StudentLayout,
+    StudentShape,
     check_tensors,
 )
 from fastbert.nn.backbones import LayerState, backbone_for
@@ -43,18 +43,18 @@ from fastbert.nn.checkpoint import refuse_unreadable, refuse_unreadable_tokenize
 from fastbert.nn.heads import ExitHead, padding_bias
 from fastbert.open_file import OpenFile
 
-Layout = Literal["pretrained", "paper"]
+TeacherHead = Literal["pretrained", "paper"]
 
 
 class PaperClassifier(nn.Module):
-    """A plain encoder under the paper's head: the teacher of the layout `paper`."""
+    """A plain encoder under the paper's head: the teacher with the head `paper`."""
 
-    def __init__(self, encoder: PreTrainedModel, num_labels: int, layout: StudentLayout) -> None:
+    def __init__(self, encoder: PreTrainedModel, num_labels: int, shape: StudentShape) -> None:
         """Put a fresh head on an encoder."""
         super().__init__()
         self.encoder = encoder
         self.config = encoder.config
-        self.head = ExitHead(encoder.config.hidden_size, num_labels, layout)
+        self.head = ExitHead(encoder.config.hidden_size, num_labels, shape)
 
     def forward(
         self,
@@ -77,20 +77,20 @@ Teacher = PreTrainedModel | PaperClassifier
 class FastBertModel(nn.Module):
     """A teacher with L encoder layers, and a student after each of the layers 1 … L-1."""
 
-    def __init__(self, teacher: Teacher, layout: StudentLayout) -> None:
+    def __init__(self, teacher: Teacher, student_shape: StudentShape) -> None:
         """Put fresh students on a teacher.
 
         Args:
             teacher: A classifier whose `config.id2label` names the classes.
-            layout: The shape of the students.
+            student_shape: The shape of the students.
         """
         super().__init__()
         self.teacher = teacher
-        self.layout = layout
+        self.student_shape = student_shape
         encoder = teacher.encoder if isinstance(teacher, PaperClassifier) else teacher
         self.backbone = backbone_for(encoder)
         self.students = nn.ModuleList(
-            ExitHead(self.backbone.hidden_size, len(self.labels), layout)
+            ExitHead(self.backbone.hidden_size, len(self.labels), student_shape)
             for _ in range(self.num_exits - 1)
         )
 
@@ -162,7 +162,7 @@ class FastBertModel(nn.Module):
         """
         config = folder.config
         weights = folder.files[TEACHER_FILE]
-        if config.layout == "paper":
+        if config.teacher_head == "paper":
             encoder = _from_folder(MODEL_MAPPING, folder)
             teacher: Teacher = PaperClassifier(encoder, len(config.labels), config.students)
         else:
@@ -222,18 +222,18 @@ def read_config(checkpoint: str | Path) -> PreTrainedConfig:
 def teacher_to_train(
     checkpoint: str | Path,
     labels: Sequence[str],
-    layout: Layout = "pretrained",
-    students: StudentLayout | None = None,
+    teacher_head: TeacherHead = "pretrained",
+    students: StudentShape | None = None,
 ) -> Teacher:
     """Load a checkpoint as a classifier of `labels`; only its head may be new.
 
     Raises:
         BackboneError: A weight of the encoder itself is not in the checkpoint.
     """
-    if layout == "paper":
+    if teacher_head == "paper":
         encoder, report = _from_pretrained(AutoModel, checkpoint, **_names(labels))
         _refuse_random_encoder(checkpoint, encoder, report)
-        return PaperClassifier(encoder, len(labels), students or StudentLayout())
+        return PaperClassifier(encoder, len(labels), students or StudentShape())
     model, report = _from_pretrained(
         AutoModelForSequenceClassification, checkpoint, **_names(labels)
     )

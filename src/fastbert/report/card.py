@@ -105,10 +105,10 @@ prediction = classifier.predict("A text to classify.")
 print(prediction.label, prediction.score, prediction.exit_layer)
 ```
 
-{_PAPER_LAYOUT if config.layout == "paper" else _PRETRAINED_LAYOUT}"""
+{_PAPER_HEAD if config.teacher_head == "paper" else _PRETRAINED_HEAD}"""
 
 
-_PRETRAINED_LAYOUT = """\
+_PRETRAINED_HEAD = """\
 For other tools the folder is a usual Hugging Face classifier, with the answers of speed 0:
 
 ```python
@@ -117,7 +117,7 @@ from transformers import pipeline
 pipeline("text-classification", model="FOLDER_OR_HUB_NAME")("A text to classify.")
 ```"""
 
-_PAPER_LAYOUT = """\
+_PAPER_HEAD = """\
 `model.safetensors` holds a plain encoder, which `AutoModel` of transformers reads. The classifier
 after the last layer is the paper's; it lies with the students in `students.safetensors`, so other
 tools cannot classify with this folder."""

@@ -94,9 +94,9 @@ class ExportManifest:
 
     def to_json(self) -> str:
         """Return the text of manifest.json."""
-        record = asdict(self)
-        record |= {OWN_HASH: hash_of_json(record)}
-        return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        entries = asdict(self)
+        entries |= {OWN_HASH: hash_of_json(entries)}
+        return json.dumps(entries, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True)
@@ -120,32 +120,32 @@ class Export:
     files: Mapping[str, OpenFile] = field(default_factory=dict, repr=False, compare=False)
 
     @property
-    def stages(self) -> list[Path]:
+    def pieces(self) -> list[Path]:
         """The embeddings, then each layer with its exit."""
         suffix, _ = EXPORT_SUFFIXES[self.runtime]
-        return [self.path / f"{name}{suffix}" for name in _stage_names(self.num_layers)]
+        return [self.path / f"{name}{suffix}" for name in _piece_names(self.num_layers)]
 
     def opened(self) -> "Export":
         """Return the same with the files that lie in its folder now."""
         return replace(self, files={path.name: OpenFile(path) for path in self.path.iterdir()})
 
-    def open_stages(self) -> list["OpenStage"]:
-        """Return every stage, for segments to be made of at any later time."""
-        return [self._open_stage(path) for path in self.stages]
+    def open_pieces(self) -> list["OpenPiece"]:
+        """Return every piece, for segments to be made of at any later time."""
+        return [self._open_piece(path) for path in self.pieces]
 
-    def _open_stage(self, path: Path) -> "OpenStage":
+    def _open_piece(self, path: Path) -> "OpenPiece":
         weights = self.files.get(f"{path.stem}.bin")
         graph = self.files[path.name].read_bytes()
-        return OpenStage(path, graph, None if weights is None else weights.mapped())
+        return OpenPiece(path, graph, None if weights is None else weights.mapped())
 
 
-def _stage_names(num_layers: int) -> list[str]:
+def _piece_names(num_layers: int) -> list[str]:
     return ["embeddings", *(f"layer_{layer:02d}" for layer in range(1, num_layers + 1))]
 
 
 @dataclass(frozen=True)
-class OpenStage:
-    """A stage as it was when it was opened, whatever lies at its path since.
+class OpenPiece:
+    """A piece as it was when it was opened, whatever lies at its path since.
 
     Args:
         path: Where its graph lay; for messages.
@@ -214,8 +214,8 @@ def open_export(folder: ModelFolder, runtime: Runtime) -> Export:
         manifest.activation_bits,
         files,
     )
-    for stage in export.stages:
-        weights = stage.with_suffix(".bin")
+    for piece in export.pieces:
+        weights = piece.with_suffix(".bin")
         if weights.name not in manifest.files and weights.exists():
             raise FolderError(
                 f"{weights}: is not listed in {MANIFEST_FILE}, so not checked; {again}"
@@ -240,7 +240,7 @@ def read_manifest_file(path: Path, num_layers: int, again: str) -> ExportManifes
     """
     manifest = _read_manifest(path, again)
     graphs, weights = (
-        {f"{stage}{suffix}" for stage in _stage_names(num_layers)}
+        {f"{piece}{suffix}" for piece in _piece_names(num_layers)}
         for suffix in EXPORT_SUFFIXES[manifest.runtime]
     )
     if manifest.runtime == "openvino":

@@ -1,4 +1,4 @@
-"""ONNX Runtime: segments of stages, each joined into one graph."""
+"""ONNX Runtime: segments of pieces, each joined into one graph."""
 
 import math
 from collections.abc import Collection, Iterator, Sequence
@@ -11,11 +11,11 @@ from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_help
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from fastbert.errors import ExportError, FolderError
-from fastbert.runtime.manifest import FULL_RANGE, Export, OpenStage
-from fastbert.runtime.stages import Arrays, StageBackend
+from fastbert.runtime.manifest import FULL_RANGE, Export, OpenPiece
+from fastbert.runtime.stages import Arrays, PieceBackend
 
 
-class OnnxBackend(StageBackend):
+class OnnxBackend(PieceBackend):
     """Runs an export with ONNX Runtime."""
 
     def __init__(self, export: Export, threads: int | None = None) -> None:
@@ -36,18 +36,18 @@ class OnnxBackend(StageBackend):
                 "--runtime onnx --precision int8`"
             )
         super().__init__(export.num_layers)
-        self._stages = export.open_stages()
+        self._pieces = export.open_pieces()
         self._threads = threads or 0
 
     def make_segment(self, done: int, exit_layer: int) -> "OnnxSegment":
-        """Join the stages of a segment and hand them to the runtime."""
+        """Join the pieces of a segment and hand them to the runtime."""
         first = 0 if done == 0 else done + 1
-        stages = self._stages[first : exit_layer + 1]
+        pieces = self._pieces[first : exit_layer + 1]
         outputs = ["logits"] if exit_layer == self.num_exits else ["hidden_after", "logits"]
-        model = join([_read(stage) for stage in stages], outputs)
-        segment = OnnxSegment(model, _weights(model, stages), self._threads)
-        for stage in stages:
-            stage.forget_weights()
+        model = join([_read(piece) for piece in pieces], outputs)
+        segment = OnnxSegment(model, _weights(model, pieces), self._threads)
+        for piece in pieces:
+            piece.forget_weights()
         return segment
 
 
@@ -109,42 +109,42 @@ def sums_of_full_range_are_exact() -> bool:
     return bool((sums == 255 * 127 * inner).all())
 
 
-def _read(stage: OpenStage) -> ModelProto:
+def _read(piece: OpenPiece) -> ModelProto:
     try:
-        return onnx.load_from_string(stage.graph)
+        return onnx.load_from_string(piece.graph)
     except Exception as error:  # protobuf's own, which is no public name
-        raise FolderError(f"{stage.path}: cannot be read as ONNX: {error}") from error
+        raise FolderError(f"{piece.path}: cannot be read as ONNX: {error}") from error
 
 
-def _weights(model: ModelProto, stages: Sequence[OpenStage]) -> dict[str, np.ndarray]:
-    """Return what a joined graph has outside of itself, where it lies in the stages' files."""
+def _weights(model: ModelProto, pieces: Sequence[OpenPiece]) -> dict[str, np.ndarray]:
+    """Return what a joined graph has outside of itself, where it lies in the pieces' files."""
     weights = {}
     for item in model.graph.initializer:
         if uses_external_data(item):
-            stage = stages[int(item.name.partition("/")[0])]  # `join` puts the number in front
+            piece = pieces[int(item.name.partition("/")[0])]  # `join` puts the number in front
             place, dtype = ExternalDataInfo(item), helper.tensor_dtype_to_np_dtype(item.data_type)
             try:
                 flat = np.frombuffer(
-                    stage.weights or b"", dtype, math.prod(item.dims), place.offset or 0
+                    piece.weights or b"", dtype, math.prod(item.dims), place.offset or 0
                 )
             except ValueError as error:
-                raise FolderError(f"{stage.path}: lacks weights: {error}") from error
+                raise FolderError(f"{piece.path}: lacks weights: {error}") from error
             weights[item.name] = flat.reshape(item.dims)
     return weights
 
 
-def join(stages: Sequence[ModelProto], outputs: Sequence[str]) -> ModelProto:
-    """Return neighbouring stages as one model; what leads to none of the outputs is left out.
+def join(pieces: Sequence[ModelProto], outputs: Sequence[str]) -> ModelProto:
+    """Return neighbouring pieces as one model; what leads to none of the outputs is left out.
 
     Args:
-        stages: In the order in which they run; they are used up.
-        outputs: `hidden_after`, `logits` or both, of the last stage.
+        pieces: In the order in which they run; they are used up.
+        outputs: `hidden_after`, `logits` or both, of the last piece.
     """
     inputs, nodes, initializers = {}, [], []
     hidden = "hidden"
-    for number, stage in enumerate(stages):
+    for number, piece in enumerate(pieces):
         prefix = f"{number}/"
-        graph = compose.add_prefix(stage, prefix, inplace=True).graph
+        graph = compose.add_prefix(piece, prefix, inplace=True).graph
         for item in graph.input:
             name = item.name.removeprefix(prefix)
             source = hidden if name == "hidden" else name
@@ -165,7 +165,7 @@ def join(stages: Sequence[ModelProto], outputs: Sequence[str]) -> ModelProto:
     used = {name for node in graph.node for name in node.input}
     graph.initializer.extend(item for item in initializers if item.name in used)
     return helper.make_model(
-        graph, opset_imports=stages[0].opset_import, ir_version=stages[0].ir_version
+        graph, opset_imports=pieces[0].opset_import, ir_version=pieces[0].ir_version
     )
 
 

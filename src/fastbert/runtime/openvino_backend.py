@@ -1,4 +1,4 @@
-"""OpenVINO: segments of stages, each joined into one compiled model.
+"""OpenVINO: segments of pieces, each joined into one compiled model.
 
 It prepares code for every new shape, which takes as long as running it some times over. So shapes
 are rounded up, lengths a little and rows a little more, and there are only so many of them.
@@ -18,8 +18,8 @@ import openvino
 from openvino import Core, Model, Node, Output, opset13
 
 from fastbert.errors import ExportError, FolderError
-from fastbert.runtime.manifest import Export, OpenStage
-from fastbert.runtime.stages import Arrays, StageBackend
+from fastbert.runtime.manifest import Export, OpenPiece
+from fastbert.runtime.stages import Arrays, PieceBackend
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 # Lengths are rounded up to a multiple. Attention sums 16 values at a time, and the last few in
@@ -30,7 +30,7 @@ ROW_STEPS = 4  # of rows, to the next power of two
 GROUP = 128  # values of a token that share a scale in int8; products of fewer are in float32
 
 
-class OpenVinoBackend(StageBackend):
+class OpenVinoBackend(PieceBackend):
     """Runs an export with OpenVINO, in the precision of the export."""
 
     def __init__(
@@ -52,7 +52,7 @@ class OpenVinoBackend(StageBackend):
             ExportError: The processor does not compute in the export's precision.
         """
         super().__init__(export.num_layers)
-        self._stages = export.open_stages()
+        self._pieces = export.open_pieces()
         self._core = Core()
         precision = export.precision
         if precision == "bf16" and "BF16" not in self._core.get_property(
@@ -88,25 +88,25 @@ class OpenVinoBackend(StageBackend):
         return _rounded_up(rows, step), _rounded_up(length, self._length_step)
 
     def make_segment(self, done: int, exit_layer: int) -> "OpenVinoSegment":
-        """Join the stages of a segment and compile them."""
+        """Join the pieces of a segment and compile them."""
         first = 0 if done == 0 else done + 1
-        stages = self._stages[first : exit_layer + 1]
+        pieces = self._pieces[first : exit_layer + 1]
         model = join(
-            [self._read(stage) for stage in stages], gives_hidden=exit_layer < self.num_exits
+            [self._read(piece) for piece in pieces], gives_hidden=exit_layer < self.num_exits
         )
         if self._rounds:
             round_activations(model)
         compiled = self._core.compile_model(model, "CPU", self._settings)
-        for stage in stages:
-            stage.forget_weights()
-        return OpenVinoSegment(compiled, stages)
+        for piece in pieces:
+            piece.forget_weights()
+        return OpenVinoSegment(compiled, pieces)
 
-    def _read(self, stage: OpenStage) -> Model:
-        weights = np.frombuffer(stage.weights or bytearray(), np.uint8)
+    def _read(self, piece: OpenPiece) -> Model:
+        weights = np.frombuffer(piece.weights or bytearray(), np.uint8)
         try:
-            return self._core.read_model(stage.graph, openvino.Tensor(weights, shared_memory=True))
+            return self._core.read_model(piece.graph, openvino.Tensor(weights, shared_memory=True))
         except RuntimeError as error:
-            raise FolderError(f"{stage.path}: cannot be read by OpenVINO: {error}") from error
+            raise FolderError(f"{piece.path}: cannot be read by OpenVINO: {error}") from error
 
 
 def _rounded_up(number: int, step: int) -> int:
@@ -116,15 +116,15 @@ def _rounded_up(number: int, step: int) -> int:
 class OpenVinoSegment:
     """A compiled model, with a request for each thread that calls it."""
 
-    def __init__(self, model: openvino.CompiledModel, stages: Sequence[OpenStage]) -> None:
+    def __init__(self, model: openvino.CompiledModel, pieces: Sequence[OpenPiece]) -> None:
         """Note which of the feeds it reads.
 
         Args:
             model: What was compiled.
-            stages: Of what; some of their weights are read where they are mapped.
+            pieces: Of what; some of their weights are read where they are mapped.
         """
         self._model = model
-        self._stages = stages  # the compiled model does not own them
+        self._pieces = pieces  # the compiled model does not own them
         self._inputs = [port.get_any_name() for port in model.inputs]
         self._requests = threading.local()
 
@@ -139,17 +139,17 @@ class OpenVinoSegment:
         return (hidden[0] if hidden else None), logits
 
 
-def join(stages: Sequence[Model], *, gives_hidden: bool) -> Model:
-    """Return neighbouring stages as one model; what leads to no output is left out.
+def join(pieces: Sequence[Model], *, gives_hidden: bool) -> Model:
+    """Return neighbouring pieces as one model; what leads to no output is left out.
 
     Args:
-        stages: In the order in which they run; they are used up.
+        pieces: In the order in which they run; they are used up.
         gives_hidden: Whether the hidden states are an output beside the logits.
     """
     parameters: dict[str, Any] = {}
     hidden = None
-    for stage in stages:
-        for parameter in stage.get_parameters():
+    for piece in pieces:
+        for parameter in piece.get_parameters():
             name = parameter.output(0).get_any_name()
             source = hidden if name == "hidden" and hidden else None
             if source is None and name in parameters:
@@ -159,7 +159,7 @@ def join(stages: Sequence[Model], *, gives_hidden: bool) -> Model:
                 continue
             for reader in parameter.output(0).get_target_inputs():
                 reader.replace_source_output(source)
-        outputs = [result.input_value(0) for result in stage.get_results()]
+        outputs = [result.input_value(0) for result in piece.get_results()]
         hidden = outputs[0]
     wanted = [outputs[0], outputs[-1]] if gives_hidden else outputs[-1:]
     results = [opset13.result(output) for output in wanted]

@@ -1,4 +1,4 @@
-"""What the exported backends share: rows travel through segments of stages, in small steps.
+"""What the exported backends share: rows travel through segments of pieces, in small steps.
 
 A segment is a run of layers that ends at an exit, with the embeddings before its first layer. The
 exits that nobody asks fall inside segments, so they cost nothing and neither does the way back to
@@ -40,7 +40,7 @@ class Segment(Protocol):
 
 
 @dataclass(frozen=True)
-class RunningRows:
+class SegmentRows:
     """The rows still running, after `exit_layer` layers.
 
     Rows that left are skipped, not removed: the next step copies what it reads anyway.
@@ -58,8 +58,8 @@ class RunningRows:
     lengths: Int[np.ndarray, " rows"]
 
 
-class StageBackend(ABC):
-    """An exit backend over stages; a runtime says how a segment of them is made."""
+class PieceBackend(ABC):
+    """An exit backend over pieces; a runtime says how a segment of them is made."""
 
     def __init__(self, num_exits: int) -> None:
         """Begin without any segment; they are made when they are first needed."""
@@ -93,30 +93,30 @@ class StageBackend(ABC):
         """The number of encoder layers."""
         return self._num_exits
 
-    def start(self, batch: TokenBatch) -> RunningRows:
+    def start(self, batch: TokenBatch) -> SegmentRows:
         """Take the tokens; they are embedded with the first layers."""
         if self._process != os.getpid():
             self.begin_in_child()
         lengths = batch.attention_mask.sum(axis=1)
-        return RunningRows(0, batch.arrays, np.arange(len(batch)), lengths)
+        return SegmentRows(0, batch.arrays, np.arange(len(batch)), lengths)
 
     def advance(
-        self, state: RunningRows, exit_layer: int
-    ) -> tuple[RunningRows, Float[np.ndarray, "rows classes"]]:
+        self, state: SegmentRows, exit_layer: int
+    ) -> tuple[SegmentRows, Float[np.ndarray, "rows classes"]]:
         """Run the layers up to an exit and the exit itself."""
         segment = self._segment(state.exit_layer, exit_layer)
         answers = [self._run(segment, state, step) for step in steps(state.lengths)]
         logits = _joined([logits for _, logits in answers])
         if exit_layer == self.num_exits:
-            return RunningRows(exit_layer, {}, state.rows, state.lengths), logits
+            return SegmentRows(exit_layer, {}, state.rows, state.lengths), logits
         longest = int(state.lengths.max())
         arrays = {
             "hidden": _stacked([hidden for hidden, _ in answers], longest),
             "attention_mask": state.arrays["attention_mask"][state.rows, :longest],
         }
-        return RunningRows(exit_layer, arrays, np.arange(len(logits)), state.lengths), logits
+        return SegmentRows(exit_layer, arrays, np.arange(len(logits)), state.lengths), logits
 
-    def keep(self, state: RunningRows, rows: Int[np.ndarray, " rows"]) -> RunningRows:
+    def keep(self, state: SegmentRows, rows: Int[np.ndarray, " rows"]) -> SegmentRows:
         """Return the named rows only, in that order."""
         return replace(state, rows=state.rows[rows], lengths=state.lengths[rows])
 
@@ -132,7 +132,7 @@ class StageBackend(ABC):
             return self._segments[key]
 
     def _run(
-        self, segment: Segment, state: RunningRows, step: slice
+        self, segment: Segment, state: SegmentRows, step: slice
     ) -> tuple[np.ndarray | None, np.ndarray]:
         """Run some of the rows, without what of their padding is not needed."""
         rows, longest = state.rows[step], int(state.lengths[step].max())

@@ -40,10 +40,10 @@ class CheckpointWriter(TrainerCallback):
     ) -> None:
         """Seal what the Trainer has just written."""
         if state.is_world_process_zero:
-            seal(Path(args.output_dir or "") / f"checkpoint-{state.global_step}")
+            seal_checkpoint(Path(args.output_dir or "") / f"checkpoint-{state.global_step}")
 
 
-def seal(checkpoint: Path) -> None:
+def seal_checkpoint(checkpoint: Path) -> None:
     """Write the sizes and hashes of a finished checkpoint's files, and wait for the disk."""
     files = _contents(checkpoint)
     for name in files:

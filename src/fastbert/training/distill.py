@@ -24,7 +24,7 @@ from fastbert.criteria import EntropyCriterion
 from fastbert.data import Example
 from fastbert.nn.heads import padding_bias
 from fastbert.nn.model import FastBertModel
-from fastbert.text import TextEncoder
+from fastbert.text import TextTokenizer
 from fastbert.training.hidden_cache import HiddenCache
 from fastbert.training.stage import StageSettings, run_stage
 from fastbert.training.stream import ExampleStream, collator
@@ -110,9 +110,9 @@ class DistillTrainer(Trainer):
         return loss, exits.transpose(0, 1), teacher.argmax(dim=-1)
 
 
-def distill(
+def distill_students(
     model: FastBertModel,
-    encoder: TextEncoder,
+    tokenizer: TextTokenizer,
     read: Callable[[], Iterable[Example]],
     rows: int,
     dev: Sequence[Example],
@@ -127,7 +127,7 @@ def distill(
 
     Args:
         model: A trained teacher with fresh students.
-        encoder: Turns texts into tokens.
+        tokenizer: Turns texts into tokens.
         read: Starts reading the texts from the beginning, once for each epoch.
         rows: How many texts `read` yields.
         dev: Texts on which the epoch with the lowest divergence is chosen; may be empty, then
@@ -146,10 +146,10 @@ def distill(
     Source: Section 3.2.3, "Self-distillation for branch", of Liu et al., FastBERT (ACL 2020).
     """
     train_stream = ExampleStream(
-        read, rows, encoder, batch_size=settings.batch_size, seed=settings.seed
+        read, rows, tokenizer, batch_size=settings.batch_size, seed=settings.seed
     )
     dev_stream = ExampleStream(
-        lambda: dev, len(dev), encoder, batch_size=settings.batch_size, seed=None, first_row=rows
+        lambda: dev, len(dev), tokenizer, batch_size=settings.batch_size, seed=None, first_row=rows
     )
     model.requires_grad_(False).eval()
     students = Students(model.students).requires_grad_(True)
@@ -163,7 +163,7 @@ def distill(
         title="students",
         train=train_stream,
         dev=dev_stream if dev else None,
-        collate=collator(encoder),
+        collate=collator(tokenizer),
         folder=folder,
         resume=resume,
         best_by="loss",
@@ -220,7 +220,7 @@ def _cache(
     if cache := HiddenCache.load(folder, identity):
         return cache
     loaders = [  # batches of similar length
-        DataLoader(stream, settings.batch_size, collate_fn=collator(stream.encoder))
+        DataLoader(stream, settings.batch_size, collate_fn=collator(stream.tokenizer))
         for stream in streams
     ]
     batches = chain.from_iterable(loaders)

@@ -11,7 +11,7 @@ from transformers import EvalPrediction, Trainer
 
 from fastbert.data import Example
 from fastbert.nn.model import Teacher
-from fastbert.text import TextEncoder
+from fastbert.text import TextTokenizer
 from fastbert.training.stage import StageSettings, run_stage
 from fastbert.training.stream import ExampleStream, collator
 
@@ -40,7 +40,7 @@ class FineTuneTrainer(Trainer):
 
 def fine_tune(
     teacher: Teacher,
-    encoder: TextEncoder,
+    tokenizer: TextTokenizer,
     train: Sequence[Example],
     dev: Sequence[Example],
     labels: Sequence[str],
@@ -54,7 +54,7 @@ def fine_tune(
 
     Args:
         teacher: A classifier with a fresh head.
-        encoder: Turns texts into tokens.
+        tokenizer: Turns texts into tokens.
         train: Labelled examples.
         dev: Labelled examples that choose the best epoch by accuracy.
         labels: The classes, in the order of the teacher's outputs.
@@ -73,7 +73,7 @@ def fine_tune(
         return ExampleStream(
             lambda: examples,
             len(examples),
-            encoder,
+            tokenizer,
             batch_size=settings.batch_size,
             seed=seed,
             label_ids={label: index for index, label in enumerate(labels)},
@@ -86,7 +86,7 @@ def fine_tune(
         title="teacher",
         train=stream(train, settings.seed),
         dev=stream(dev, None),
-        collate=collator(encoder),
+        collate=collator(tokenizer),
         folder=folder,
         resume=resume,
         best_by="accuracy",

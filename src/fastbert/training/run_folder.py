@@ -17,18 +17,18 @@ from typing import Any
 
 from fastbert.errors import FolderError, TrainingError
 
-RECORD, LOCK = "run.json", "run.lock"
+RUN_FILE, LOCK = "run.json", "run.lock"
 MARK = "a training run of fastbert"
 TEACHER, STUDENTS, TOKENIZER = "teacher", "students", "tokenizer"
 TEACHER_WEIGHTS, TEACHER_HISTORY = "teacher.safetensors", "teacher.history.json"
-STAGED_RECORD, STAGED_WEIGHTS = f"{RECORD}.part", "teacher.part"
+STAGED_RUN_FILE, STAGED_WEIGHTS = f"{RUN_FILE}.part", "teacher.part"
 PARTS = (
     TEACHER,
     STUDENTS,
     TOKENIZER,
     TEACHER_WEIGHTS,
     TEACHER_HISTORY,
-    STAGED_RECORD,
+    STAGED_RUN_FILE,
     STAGED_WEIGHTS,
 )
 
@@ -59,20 +59,20 @@ def has_begun(folder: Path) -> bool:
     return any((folder / name).exists() for name in finished) or any(folder.glob("*/checkpoint-*"))
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
+def read_run(folder: Path) -> dict[str, Any] | None:
     """Return what the run in a folder wrote down about itself; None if there is no run."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        written = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    return record if isinstance(record, dict) and record.get("what") == MARK else None
+    return written if isinstance(written, dict) and written.get("what") == MARK else None
 
 
-def write_record(folder: Path, record: dict[str, Any]) -> None:
+def write_run(folder: Path, written: dict[str, Any]) -> None:
     """Mark the folder as a run's, and write down what it is about."""
-    text = json.dumps({"what": MARK} | record, indent=1, ensure_ascii=False)
-    (folder / STAGED_RECORD).write_text(text, encoding="utf-8")
-    (folder / STAGED_RECORD).rename(folder / RECORD)
+    text = json.dumps({"what": MARK} | written, indent=1, ensure_ascii=False)
+    (folder / STAGED_RUN_FILE).write_text(text, encoding="utf-8")
+    (folder / STAGED_RUN_FILE).rename(folder / RUN_FILE)
 
 
 def clear(folder: Path) -> None:
@@ -88,7 +88,7 @@ def clear(folder: Path) -> None:
 def remove(folder: Path) -> None:
     """Remove what a run has written, and the folder too if nothing else lies in it."""
     clear(folder)
-    for name in (RECORD, LOCK):
+    for name in (RUN_FILE, LOCK):
         (folder / name).unlink(missing_ok=True)
     if others := os.listdir(folder):
         logger.warning("%s: is kept, it holds %s, which is not the run's", folder, others[0])
@@ -131,8 +131,8 @@ def _lies_at(lock: int, folder: Path) -> bool:
 
 
 def _refuse_what_is_no_run(folder: Path) -> None:
-    others = set(os.listdir(folder)) - {LOCK, STAGED_RECORD}
-    if others and read_record(folder) is None:
+    others = set(os.listdir(folder)) - {LOCK, STAGED_RUN_FILE}
+    if others and read_run(folder) is None:
         raise FolderError(
             f"{folder}: holds {min(others)} and no run of this version of fastbert, so nothing is "
             "written there; move it away, or name another output"

@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset
 
 from fastbert.data import Example
 from fastbert.nn.backend import batch_tensors
-from fastbert.text import TextEncoder
+from fastbert.text import TextTokenizer
 
 WINDOW = 32_768  # examples shuffled together
 GROUP = 50  # batches that are sorted by length together
@@ -31,7 +31,7 @@ class ExampleStream(IterableDataset[Item]):
         self,
         read: Callable[[], Iterable[Example]],
         rows: int,
-        encoder: TextEncoder,
+        tokenizer: TextTokenizer,
         *,
         batch_size: int,
         seed: int | None,
@@ -43,7 +43,7 @@ class ExampleStream(IterableDataset[Item]):
         Args:
             read: Starts reading from the beginning, once for each epoch.
             rows: How many examples `read` yields.
-            encoder: Turns texts into tokens.
+            tokenizer: Turns texts into tokens.
             batch_size: How many neighbours should be of similar length.
             seed: Of the order; None keeps the order of the source.
             label_ids: The number of each label; without it labels are not looked at.
@@ -51,7 +51,7 @@ class ExampleStream(IterableDataset[Item]):
         """
         self.read = read
         self.rows = rows
-        self.encoder = encoder
+        self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.seed = seed
         self.label_ids = label_ids
@@ -78,7 +78,7 @@ class ExampleStream(IterableDataset[Item]):
 
     def _encode(self, examples: Iterable[tuple[int, Example]]) -> list[Item]:
         rows = list(examples)
-        tokens = self.encoder.encode([example.content for _, example in rows])
+        tokens = self.tokenizer.encode([example.content for _, example in rows])
         items = [
             {"row": row, "tokens": encoded} for (row, _), encoded in zip(rows, tokens, strict=True)
         ]
@@ -102,11 +102,11 @@ class ExampleStream(IterableDataset[Item]):
         return np.concatenate(order)
 
 
-def collator(encoder: TextEncoder) -> Callable[[list[Item]], dict[str, Tensor]]:
+def collator(tokenizer: TextTokenizer) -> Callable[[list[Item]], dict[str, Tensor]]:
     """Return the function that makes a padded batch of items."""
 
     def collate(items: list[Item]) -> dict[str, Tensor]:
-        batch = batch_tensors(encoder.collate([item["tokens"] for item in items]))
+        batch = batch_tensors(tokenizer.collate([item["tokens"] for item in items]))
         batch["row"] = torch.tensor([item["row"] for item in items])
         if "label" in items[0]:
             batch["labels"] = torch.tensor([item["label"] for item in items])
