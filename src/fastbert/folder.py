@@ -539,10 +539,11 @@ def _open_files(path: Path) -> dict[str, OpenFile]:
         raise FolderError(f"{path}: there is no such folder")
     if not path.is_dir():
         raise FolderError(f"{path}: is a file, not a model folder")
-    if (path / EARLY_EXIT_FILE).exists():
-        names = (EARLY_EXIT_FILE, *HASHED_FILES, CALIBRATION_FILE)
-        return {name: OpenFile(path / name) for name in names if (path / name).is_file()}
-    if (path / MODEL_CONFIG_FILE).exists():
+    names = (EARLY_EXIT_FILE, *HASHED_FILES, CALIBRATION_FILE)
+    files = {name: OpenFile(path / name) for name in names if (path / name).is_file()}
+    if EARLY_EXIT_FILE in files:  # as opened: a look before may have been into another folder
+        return files
+    if MODEL_CONFIG_FILE in files:
         raise FolderError(
             f"{path}: a plain Hugging Face checkpoint, it has no {EARLY_EXIT_FILE}; distil it with "
             f"`fastbert distill {path} TEXTS --output DIR`"
@@ -810,13 +811,21 @@ def refuse_what_others_share(target: Path) -> None:
     """
     place = target.resolve()
     cached = place.parent.name == "snapshots" and place.parents[1].name.startswith("models--")
-    own = (path for pattern in (*EXPORT_SUFFIXES, *OWN_FILES) for path in place.glob(pattern))
-    if cached or any(path.is_symlink() for path in own):
+    if cached or _holds_links(place):
         raise FolderError(
             f"{target}: lies in the cache of the Hub or is made of links, so nothing is written "
             "to it; save the classifier to a folder of your own with `save_pretrained(DIR)`, and "
             "use that one"
         )
+
+
+def _holds_links(folder: Path) -> bool:
+    """Return whether a file of a model, or its folder of exports, is a link."""
+    own = (path for pattern in (*EXPORT_SUFFIXES, *OWN_FILES) for path in folder.glob(pattern))
+    try:
+        return any(path.is_symlink() for path in own)
+    except FileNotFoundError:  # another process has just replaced the folder, and looked itself
+        return False
 
 
 # A save works in a folder beside its target: `new` is being filled, `old-0` is what stood at the
