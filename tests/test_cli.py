@@ -548,7 +548,8 @@ def test_an_export_is_compared_shown_and_used(
     shown = capsys.readouterr().out
     assert "onnx, fp32" in shown
     assert f"rows of {texts.name}" in shown
-    assert f"Next: fastbert predict {exported} TEXTS.csv --runtime onnx" in shown
+    assert f"Next: fastbert calibrate {exported} DEV.csv --runtime onnx" in shown
+    assert f"fastbert predict {exported} TEXTS.csv --runtime onnx" in shown
 
     assert run(["inspect", str(exported)]) == 0
     assert "compared with torch" in capsys.readouterr().out

@@ -761,7 +761,9 @@ def export(
         source="built-in sentences" if data is None else data.name,
     )
     _print(parity_table(manifest))
-    print(f"\nNext: fastbert predict {shlex.quote(str(folder))} TEXTS.csv --runtime {runtime}")
+    place = shlex.quote(str(folder))
+    print(f"\nNext: fastbert calibrate {place} DEV.csv --runtime {runtime}")
+    print(f"      fastbert predict {place} TEXTS.csv --runtime {runtime}")
 
 
 @app.command()

@@ -170,7 +170,7 @@ def folder_tables(facts: Mapping[str, Any]) -> list[Table]:
         "labels": f"{len(facts['labels'])}: {', '.join(facts['labels'])}",
         "longest text": f"{facts['max_length']} tokens",
         "default": _default(facts["default"]),
-        "teacher_head": facts["teacher_head"],
+        "teacher's head": facts["teacher_head"],
         "students": f"width {students['width']}, {students['num_heads']} heads, "
         f"pooling {students['pooling']}",
     }
