@@ -78,7 +78,7 @@ def calibrated_by_ones_own(folder: Path) -> Path:
     return folder
 
 
-def test_a_calibration_by_ones_own_measure_is_compared_at_the_recommended_speed(
+def test_a_calibration_by_ones_own_measure_is_compared_at_the_middle_speed(
     calibrated_by_ones_own: Path, export: Export
 ) -> None:
     manifest = export(calibrated_by_ones_own, runtime="onnx", texts=TEXTS)

@@ -122,8 +122,7 @@ def bench(
         runtimes: Where this model runs: `torch`, `onnx`, `openvino`, as it is exported, or such as
             `openvino:int8`, exported for the run where the folder is not. Without any, what the
             folder is exported for, or torch.
-        settings: Goals and speeds at which texts leave early; without any, half a point of accuracy
-            where the folder is calibrated, else its recommended speed.
+        settings: Goals and speeds at which texts leave early; without any, the folder's default.
         threads: Processor threads of each contender.
         batch_size: Texts computed together in bulk; 2 at least, as one at a time is timed anyway.
         rows: At most so many texts in bulk.
