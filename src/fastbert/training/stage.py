@@ -153,8 +153,8 @@ def run_stage(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    # The Trainer divides the loss by the batches of a step; that of transformers 5.3 lets accelerate
-    # do so as well.
+    # The Trainer divides the loss by the batches of a step; in transformers 5.3 it lets accelerate
+    # do so once more.
     trainer.accelerator.gradient_accumulation_steps = 1
     checkpoint = last_whole_checkpoint(folder) if resume else None
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
