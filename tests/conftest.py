@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -82,3 +84,20 @@ def commands_trace_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fastbert.export.export.piece_models", traced_once)
         yield
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a disk of one MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = shutil.which("mount")
+    if mount is None or os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root; the simulated full disk is tested anyway")
+    made = subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=1m", "none", str(place)], capture_output=True
+    )
+    if made.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {made.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -889,23 +889,6 @@ def test_a_file_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match="file: is a file; name a folder"):
         save(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a disk of one MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = shutil.which("mount")
-    if mount is None or os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root; the simulated full disk is tested anyway")
-    made = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=1m", "none", str(place)], capture_output=True
-    )
-    if made.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {made.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.mark.parametrize("kib", [800, 900, 960, 1000, 1010, 1020, 1024])

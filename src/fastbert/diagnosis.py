@@ -10,9 +10,11 @@ import re
 from collections.abc import Callable, Sequence
 from reprlib import repr as shown
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
 # How other kinds of file begin, and what to do with them.
 _SIGNS = (
-    (b"version https://git-lfs.github.com/spec/", "is a Git LFS pointer: git lfs pull"),
+    (LFS_POINTER, "is a Git LFS pointer: git lfs pull"),
     (
         b"PK\x03\x04",
         "is an Excel workbook or another ZIP archive: save the sheet as CSV UTF-8, or unpack it",

@@ -150,7 +150,7 @@ def left_out_if_it_fails(name: str, failures: list[Failure]) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # whatever a runtime raises, as said above
         kind = "" if isinstance(error, FastBertError) else f"{type(error).__name__}: "
         reason = " ".join(f"{kind}{error}".split())
         logger.warning("%s is left out: %s", name, reason)

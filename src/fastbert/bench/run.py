@@ -33,7 +33,6 @@ from fastbert.data import Example, check_labels
 from fastbert.errors import ExportError
 from fastbert.folder import ModelFolder
 from fastbert.system import versions
-from fastbert.text import TextTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -61,18 +60,13 @@ class Sample:
         """Take the texts, or of more than `most` some from all over them."""
         places = np.unique(np.linspace(0, len(examples) - 1, most).astype(int))
         chosen = [examples[place] for place in places]
-        tokenizer = tokenizer_of(folder)
+        tokenizer = folder.text_tokenizer()
         lengths = [len(tokens) for tokens in tokenizer.encode([row.content for row in chosen])]
         numbers = {label: number for number, label in enumerate(folder.config.labels)}
         truth = None
         if is_labelled(examples):
             truth = np.array([numbers[row.label or ""] for row in chosen])
         return cls(chosen, np.array(lengths), truth, folder.config.num_layers)
-
-
-def tokenizer_of(folder: ModelFolder) -> TextTokenizer:
-    """Return the tokenizer of a model."""
-    return folder.text_tokenizer()
 
 
 def is_labelled(examples: Sequence[Example]) -> bool:
@@ -198,7 +192,7 @@ def able(
 def time_tokenizer(folder: ModelFolder, sample: Sample, rounds: int) -> float:
     """Return how many texts a second are tokenised, by the median round."""
     texts = [row.content for row in sample.examples]
-    seconds = time_rounds({"tokenizer": partial(tokenizer_of(folder).encode, texts)}, rounds)
+    seconds = time_rounds({"tokenizer": partial(folder.text_tokenizer().encode, texts)}, rounds)
     return len(texts) / float(np.median(seconds["tokenizer"]))
 
 

@@ -13,12 +13,12 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
+from fastbert.diagnosis import LFS_POINTER
 from fastbert.errors import BackboneError
 from fastbert.folder import hash_of_file
 
 CONFIG, ADAPTER, WEIGHTS = "config.json", "adapter_config.json", "model.safetensors"
 INDEX, PICKLED = f"{WEIGHTS}.index.json", "pytorch_model.bin"
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 JSON_FILES = (CONFIG, "tokenizer.json", "tokenizer_config.json", "added_tokens.json", "vocab.json")
 VOCABULARIES = ("vocab.txt", "merges.txt", "bpe.codes", "*.model")
 OTHER_FORMATS = {"*.gguf": "GGUF", "*.onnx": "ONNX", "tf_model.h5": "TensorFlow"}

@@ -315,7 +315,8 @@ def _tensors(file: OpenFile) -> dict[str, Tensor]:
     """Return the tensors of a file, mapped into memory where they lie."""
     try:
         with safe_open(file.link, framework="pt") as tensors:
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+            names = tensors.keys()  # the handle itself is no mapping
+            return {name: tensors.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise FolderError(f"{file}: cannot be read as safetensors: {error}") from error
 
