@@ -19,11 +19,12 @@ import onnxruntime
 from machine import SHARED, require_shared, write_result
 
 from fastbert.classifier import FastBertClassifier
-from fastbert.criteria import EntropyCriterion, ThresholdCriterion
-from fastbert.data import Columns, load_examples
-from fastbert.engine import classify
-from fastbert.folder import ADAPTIVE_FILE
-from fastbert.runtime.manifest import open_export
+from fastbert.data.example import Columns
+from fastbert.data.read import load_examples
+from fastbert.exits.criteria import EntropyCriterion, ThresholdCriterion
+from fastbert.exits.engine import classify
+from fastbert.folder.export import open_export
+from fastbert.folder.names import ADAPTIVE_FILE
 from fastbert.text import TokenBatch
 
 SIZES = {1: 100, 8: 160, 32: 256}  # rows timed at each batch size

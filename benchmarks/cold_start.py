@@ -18,7 +18,7 @@ from typing import Any
 
 from machine import write_result
 
-from fastbert.folder import ADAPTIVE_FILE
+from fastbert.folder.names import ADAPTIVE_FILE
 
 RUNS = 3
 PROGRAM = """

@@ -19,12 +19,13 @@ from machine import RESULTS, SHARED, require_shared, write_result
 
 from fastbert.bench.figure import throughput_png
 from fastbert.bench.run import bench
-from fastbert.calibration_record import load_calibration
+from fastbert.calibration.goal import Goal
 from fastbert.classifier import FastBertClassifier
-from fastbert.data import Columns, Example, load_examples
+from fastbert.data.example import Columns, Example
+from fastbert.data.read import load_examples
 from fastbert.evaluation import part_times
-from fastbert.folder import open_folder
-from fastbert.goals import Goal
+from fastbert.folder.calibration import load_calibration
+from fastbert.folder.read import open_folder
 
 TARGETS = ("openvino:fp32", "openvino:bf16", "openvino:int8", "onnx:fp32", "onnx:int8")
 GOALS = (Goal(max_drop=0.0025), Goal(max_drop=0.005))

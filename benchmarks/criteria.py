@@ -20,8 +20,9 @@ from recorded import Run, fewest_layers, recorded_runs, speed_curve, with_measur
 from scipy.optimize import isotonic_regression
 from tqdm import tqdm
 
-from fastbert.goals import Goal, OperatingPoint
-from fastbert.measures import DEFAULT_MEASURE, MEASURES
+from fastbert.calibration.goal import Goal
+from fastbert.calibration.points import OperatingPoint
+from fastbert.exits.measures import DEFAULT_MEASURE, MEASURES
 
 SPEEDUPS = (1.5, 2.0, 3.0, 4.0)
 AREA = np.linspace(1 / 6, 1.0, 101)  # of the full model's cost: from 6 times faster to all of it

@@ -17,9 +17,10 @@ from machine import SHARED, require_shared, write_result
 from transformers import AutoModelForSequenceClassification
 
 from fastbert.classifier import FastBertClassifier
-from fastbert.criteria import EntropyCriterion, log_softmax
-from fastbert.data import Columns, load_examples
-from fastbert.engine import ExitResult
+from fastbert.data.example import Columns
+from fastbert.data.read import load_examples
+from fastbert.exits.criteria import EntropyCriterion, log_softmax
+from fastbert.exits.engine import ExitResult
 from fastbert.nn.backend import batch_tensors
 
 ROWS = 1_000

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from recorded import Run, recorded_runs, with_measure
 
-from fastbert.goals import Goal
-from fastbert.measures import DEFAULT_MEASURE
-from fastbert.report import figures
+from fastbert.calibration.goal import Goal
+from fastbert.exits.measures import DEFAULT_MEASURE
+from fastbert.report import brush, figures
 from fastbert.report.analysis import ReportData, tradeoff
 
 DATASET, SEED = "thucnews_title", 42
@@ -24,7 +24,7 @@ def main() -> None:
     """Draw it."""
     [run] = [run for run in recorded_runs() if (run.dataset, run.seed) == (DATASET, SEED)]
     table = tradeoff(report_of(run))
-    IMAGE.write_bytes(figures.picture(figures.tradeoff, table, "accuracy", "png"))
+    IMAGE.write_bytes(brush.picture(figures.tradeoff, table, "accuracy", "png"))
     print(IMAGE)
 
 

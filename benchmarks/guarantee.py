@@ -19,9 +19,10 @@ from machine import write_result
 from recorded import recorded_runs, shape_of
 from tqdm import tqdm
 
-from fastbert.calibration import RecordedExits
-from fastbert.goals import EQUAL_THRESHOLDS, Calibration, Goal, Metric
-from fastbert.thresholds import exit_layers_at
+from fastbert.calibration.goal import Goal, Metric
+from fastbert.calibration.path import exit_layers_at
+from fastbert.calibration.solve import EQUAL_THRESHOLDS, Calibration
+from fastbert.exits.recorded import RecordedExits
 
 DATASETS = ("sst2", "book_review", "banking77")
 CALIBRATION_ROWS, CONFIDENCE = 1_000, 0.95

@@ -17,9 +17,11 @@ import torch
 from machine import SHARED, require_shared, write_result
 from students import MAX_LENGTH
 
-from fastbert.data import Columns, Example, load_examples
-from fastbert.folder import StudentShape
-from fastbert.nn.model import FastBertModel, trained_teacher
+from fastbert.data.example import Columns, Example
+from fastbert.data.read import load_examples
+from fastbert.nn.model import FastBertModel
+from fastbert.nn.teachers import trained_teacher
+from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer
 from fastbert.training.distill import DISTILLATION, distill_students
 from fastbert.training.stage import has_native_bf16

@@ -28,16 +28,17 @@ from machine import SHARED, machine, require_shared, write_result
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fastbert.classifier import FastBertClassifier
-from fastbert.criteria import EntropyCriterion
-from fastbert.data import Columns, Example, load_examples
+from fastbert.data.example import Columns, Example
+from fastbert.data.read import load_examples
+from fastbert.exits.criteria import EntropyCriterion
 from fastbert.export import int8
 from fastbert.export.export import _write_pieces, traced
-from fastbert.folder import open_folder
+from fastbert.folder.export import Export
+from fastbert.folder.read import open_folder
 from fastbert.runtime import openvino_backend
-from fastbert.runtime.manifest import Export
 from fastbert.runtime.onnx_backend import OnnxSegment, join
 from fastbert.runtime.openvino_backend import OpenVinoBackend
-from fastbert.runtime.stages import Arrays, PieceBackend
+from fastbert.runtime.pieces import Arrays, PieceBackend
 
 SHAPES = ((24, 384, 1536), (768, 384, 1536))
 TOKENS = ((1, 24), (32, 32))

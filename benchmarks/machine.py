@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fastbert.bench import machine as facts
-from fastbert.folder import installed_versions
+from fastbert.extras import installed_versions
 
 SHARED = Path(__file__).parents[2] / "shared"
 RESULTS = Path(__file__).parent / "results"

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from machine import SHARED, require_shared, write_result
 
-from fastbert.data import Columns, load_examples
+from fastbert.data.example import Columns
+from fastbert.data.read import load_examples
 
 ROWS = 200_000
 SPEED = 0.9  # the layers do not matter here, only that every row goes through

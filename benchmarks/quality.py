@@ -21,11 +21,15 @@ from recorded import SpeedPoint, fewest_layers, speed_curve
 from students import MAX_LENGTH, TRAIN_ROWS, Trial, record_all, summary, teach_students, truth_of
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
-from fastbert.calibration import RecordedExits
-from fastbert.criteria import EntropyCriterion
-from fastbert.data import Columns, Example, label_names, load_examples
-from fastbert.folder import DefaultPoint, EarlyExitConfig, seal, staged_folder
-from fastbert.nn.model import FastBertModel, teacher_to_train
+from fastbert.data.example import Columns, Example
+from fastbert.data.read import load_examples
+from fastbert.exits.criteria import EntropyCriterion
+from fastbert.exits.recorded import RecordedExits
+from fastbert.folder.config import DefaultPoint, EarlyExitConfig
+from fastbert.folder.write import seal, staged_folder
+from fastbert.nn.model import FastBertModel
+from fastbert.nn.teachers import teacher_to_train
+from fastbert.tasks.labels import label_names
 from fastbert.text import TextTokenizer
 from fastbert.training.fine_tune import FINE_TUNING, fine_tune
 

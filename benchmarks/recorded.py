@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from machine import RESULTS
 
-from fastbert.calibration import RecordedExits
-from fastbert.cost import ModelShape
-from fastbert.criteria import EntropyCriterion, Measure
-from fastbert.goals import Calibration
-from fastbert.learned import fit_learned_exit
-from fastbert.measures import MEASURES, Entropy
+from fastbert.calibration.learned import fit_learned_exit
+from fastbert.calibration.solve import Calibration
+from fastbert.exits.criteria import EntropyCriterion, Measure
+from fastbert.exits.measures import MEASURES, Entropy
+from fastbert.exits.recorded import RecordedExits
+from fastbert.shape import ModelShape
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from machine import SHARED, require_shared, write_result
 
-from fastbert.calibration import RecordedExits
 from fastbert.classifier import FastBertClassifier
-from fastbert.criteria import EntropyCriterion, ExitCriterion
-from fastbert.data import Columns, load_examples
+from fastbert.data.example import Columns
+from fastbert.data.read import load_examples
+from fastbert.exits.criteria import EntropyCriterion, ExitCriterion
+from fastbert.exits.recorded import RecordedExits
 from fastbert.export.parity import NEAR, threshold_distance
-from fastbert.runtime.manifest import open_export
+from fastbert.folder.export import open_export
 
 SPEED, MAX_DROP = 0.5, 0.005
 ALONE = 300  # rows answered one by one

@@ -19,11 +19,12 @@ import numpy as np
 from machine import write_result
 from recorded import recorded_runs
 
-from fastbert.calibration import RecordedExits
-from fastbert.criteria import log_softmax
-from fastbert.goals import Calibration, Goal, allowed_drop, doubts_of, overlooked_drop
-from fastbert.measures import DEFAULT_MEASURE, MEASURES
-from fastbert.thresholds import RowCosts, exit_layers_at, threshold_path
+from fastbert.calibration.goal import Goal
+from fastbert.calibration.path import RowCosts, exit_layers_at, threshold_path
+from fastbert.calibration.solve import Calibration, allowed_drop, overlooked_drop
+from fastbert.exits.criteria import log_softmax
+from fastbert.exits.measures import DEFAULT_MEASURE, MEASURES
+from fastbert.exits.recorded import RecordedExits, doubts_of
 
 SIZES = (500, 872, 1_000)
 ASKED = (0.005, 0.01)

@@ -14,7 +14,7 @@ import numpy as np
 from guarantee import simulated
 from machine import write_result
 
-from fastbert.goals import Goal
+from fastbert.calibration.goal import Goal
 
 ROWS, REPEATS = 100_000, 3
 GOALS = (

@@ -19,11 +19,13 @@ from machine import SHARED, require_shared, write_result
 from recorded import fewest_layers, speed_curve
 from transformers import set_seed
 
-from fastbert.calibration import RecordedExits
-from fastbert.data import Columns, Example, load_examples
-from fastbert.folder import StudentShape
+from fastbert.data.example import Columns, Example
+from fastbert.data.read import load_examples
+from fastbert.exits.recorded import RecordedExits
 from fastbert.nn.backend import batch_tensors
-from fastbert.nn.model import FastBertModel, trained_teacher
+from fastbert.nn.model import FastBertModel
+from fastbert.nn.teachers import trained_teacher
+from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer, batches_of_similar_length
 from fastbert.training.distill import DISTILLATION, Direction, Students, distill_students
 

@@ -22,9 +22,10 @@ from machine import SHARED, require_shared, write_result
 from transformers import AutoModelForSequenceClassification
 
 from fastbert.classifier import FastBertClassifier
-from fastbert.criteria import EntropyCriterion
-from fastbert.data import Columns, load_examples
-from fastbert.engine import classify
+from fastbert.data.example import Columns
+from fastbert.data.read import load_examples
+from fastbert.exits.criteria import EntropyCriterion
+from fastbert.exits.engine import classify
 from fastbert.nn.backend import batch_tensors
 
 ROUNDS = 3

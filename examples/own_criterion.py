@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Float
 
 from fastbert import FastBertClassifier
-from fastbert.criteria import Measure, log_softmax
-from fastbert.data import Columns, load_examples
-from fastbert.goals import Goal
+from fastbert.calibration.goal import Goal
+from fastbert.data.example import Columns
+from fastbert.data.read import load_examples
+from fastbert.exits.criteria import Measure, log_softmax
 
 
 class SecondGuess(Measure):

@@ -7,7 +7,8 @@ import json
 from itertools import islice
 
 from fastbert import FastBertClassifier
-from fastbert.data import BadRow, Columns, Example, read_rows
+from fastbert.data.example import BadRow, Columns, Example
+from fastbert.data.read import read_rows
 
 classifier = FastBertClassifier.from_pretrained("my-model")
 rows = read_rows("texts.csv", Columns(), needs_label=False)

@@ -10,10 +10,10 @@ import onnx
 from onnx import ModelProto
 
 from fastbert.export.export import export_model
-from fastbert.export.stages import piece_models
-from fastbert.folder import open_folder
+from fastbert.export.pieces import piece_models
+from fastbert.folder.read import open_folder
 from fastbert.nn.model import FastBertModel
-from fastbert.runtime.manifest import Precision, Runtime
+from fastbert.running import Precision, Runtime
 
 KINDS: list[tuple[Runtime, Precision]] = [
     ("onnx", "fp32"),

@@ -18,56 +18,35 @@ from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForSequenceClassification
 
+from fastbert.calibration.goal import Goal, GoalOptions
 from fastbert.classifier import FastBertClassifier, Prediction
-from fastbert.criteria import EntropyCriterion, Measure, ThresholdCriterion, uncertainty
 from fastbert.errors import BackboneError, CalibrationError, FolderError
-from fastbert.export.parity import threshold_distance
-from fastbert.folder import (
-    EarlyExitConfig,
-    StudentShape,
-    own_files,
-    seal,
-    staged_folder,
+from fastbert.exits.criteria import (
+    EntropyCriterion,
+    Measure,
+    ThresholdCriterion,
+    uncertainty,
 )
-from fastbert.goals import Goal, GoalOptions, doubts_of
-from fastbert.measures import MEASURES, LearnedExit, Margin, Patience, TopEntropy
+from fastbert.exits.measures import (
+    MEASURES,
+    LearnedExit,
+    Margin,
+    Patience,
+    TopEntropy,
+)
+from fastbert.exits.recorded import doubts_of
+from fastbert.export.parity import threshold_distance
+from fastbert.folder.config import EarlyExitConfig
+from fastbert.folder.names import own_files
+from fastbert.folder.write import seal
 from fastbert.nn import backend as backend_module
 from fastbert.nn.backend import TorchBackend, batch_tensors
 from fastbert.nn.model import FastBertModel
 from fastbert.text import TextTokenizer
-from tests.test_folder import killed_between_renames
-from tests.tiny import FAMILIES, tiny_classifier
-from tests.tiny_data import FILLERS, LABELS, SIGNALS, examples, tiny_tokenizer
-
-MAX_LENGTH = 20
-WORDS = [*SIGNALS.values(), *FILLERS]
-SPEEDS = (0.0, 0.5, 0.66, 0.74, 0.86)  # where the random students are in two minds
-
-
-def save_model(folder: Path, family: str, pooling: Any = "first") -> Path:
-    """Write a model folder with random weights, whose students disagree and doubt differently."""
-    names = dict(enumerate(LABELS))
-    teacher = tiny_classifier(
-        family,
-        id2label=names,
-        label2id={label: index for index, label in names.items()},
-        pad_token_id=0,  # the tokeniser's
-        **(
-            {"type_vocab_size": 2} if FAMILIES[family].get("type_vocab_size") == 1 else {}
-        ),  # likewise
-    )
-    students = StudentShape(pooling, 8, 2)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(4)
-        model = FastBertModel(teacher, students)
-        for name, weight in model.students.named_parameters():
-            if name.endswith("classify.weight"):
-                weight.mul_(12)  # otherwise no student is ever sure
-    with staged_folder(folder) as staging:
-        model.save(staging)
-        tiny_tokenizer().save_pretrained(staging)
-        seal(staging, EarlyExitConfig("pretrained", LABELS, model.num_exits, MAX_LENGTH, students))
-    return folder
+from tests.folder.test_folder import killed_between_renames
+from tests.tiny import FAMILIES
+from tests.tiny_data import LABELS, examples
+from tests.tiny_folder import MAX_LENGTH, SPEEDS, WORDS, save_model
 
 
 @pytest.fixture(scope="module", params=["first", "mean"])

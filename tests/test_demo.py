@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from transformers import pipeline
 
-from fastbert import FastBertClassifier, recipes
-from fastbert.data import Columns, load_examples
+from fastbert import FastBertClassifier
+from fastbert.data.example import Columns
+from fastbert.data.read import load_examples
 from fastbert.demo import (
     OPENING_WORDS,
     OTHER,
@@ -28,6 +29,8 @@ from fastbert.demo import (
     split,
 )
 from fastbert.errors import DataError, FolderError, MissingExtraError, TrainingError
+from fastbert.recipes import run as run_module
+from fastbert.recipes import train as train_module
 from tests.tiny import tiny_encoder
 from tests.tiny_data import LABELS, examples, tiny_tokenizer, write_csv
 
@@ -147,7 +150,7 @@ def test_a_demo_that_was_stopped_goes_on(
     data = write_csv(tmp_path / "own.csv", examples(30, seed=1))
     output = tmp_path / "demo"
     with monkeypatch.context() as stopped:
-        stopped.setattr(recipes, "distill_students", _stop)
+        stopped.setattr(run_module, "distill_students", _stop)
         with pytest.raises(KeyboardInterrupt):
             run_demo(output, model=encoder, data=data)
     assert not output.exists()
@@ -156,7 +159,7 @@ def test_a_demo_that_was_stopped_goes_on(
     with pytest.raises(TrainingError, match=r"demo\.training: holds a stopped demo on other texts"):
         run_demo(output, model=encoder, data=tmp_path / "other.csv")
 
-    monkeypatch.setattr(recipes, "fine_tune", _stop)  # is done and must not run again
+    monkeypatch.setattr(train_module, "fine_tune", _stop)  # is done and must not run again
     run_demo(output, model=encoder, data=data)
     assert FastBertClassifier.from_pretrained(output).labels == LABELS
 

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from fastbert import evaluation as evaluation_module
+from fastbert.calibration.answerer import PartTimes
+from fastbert.calibration.drift import compare
 from fastbert.classifier import FastBertClassifier
-from fastbert.criteria import EntropyCriterion, ThresholdCriterion
-from fastbert.data import Example
-from fastbert.drift import compare
+from fastbert.data.example import Example
 from fastbert.errors import DataError, FolderError
 from fastbert.evaluation import Evaluation, drift_of, evaluate, part_times
-from fastbert.goals import PartTimes
+from fastbert.exits.criteria import EntropyCriterion, ThresholdCriterion
 from fastbert.processor import processor_name
-from fastbert.runtime.stages import PieceBackend
-from tests.test_classifier import save_model
+from fastbert.runtime.pieces import PieceBackend
 from tests.tiny_data import LABELS, examples
+from tests.tiny_folder import save_model
 
 ROWS, SPEED = 35, 0.74
 

@@ -14,19 +14,21 @@ from fastbert.cli.run import run
 from fastbert.errors import MissingExtraError
 from fastbert.export import export as export_module
 from fastbert.extras import needs_extra
-from tests.test_classifier import save_model
 from tests.tiny_data import examples, write_csv
+from tests.tiny_folder import save_model
+
+RECIPES = ("recipes.train", "recipes.distill", "recipes.run")
 
 # Packages, and our modules that import them when they are imported.
 IMPORTED_BY = {
     "accelerate": [],
     "jinja2": ["report.page"],
-    "matplotlib": ["report.page", "report.figures"],
+    "matplotlib": ["report.page", "report.brush", "report.figures"],
     "nncf": [],
-    "onnx": ["export.export", "export.stages"],
-    "sklearn.linear_model": ["learned"],
-    "sklearn.metrics": ["recipes", "training.fine_tune"],
-    "torch": ["recipes", "training.stage", "nn.model", "nn.backend"],
+    "onnx": ["export.export", "export.pieces", "export.graph"],
+    "sklearn.linear_model": ["calibration.learned"],
+    "sklearn.metrics": [*RECIPES, "training.fine_tune"],
+    "torch": [*RECIPES, "training.stage", "nn.model", "nn.backend"],
 }
 
 

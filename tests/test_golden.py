@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from fastbert import CalibrationError, FastBertClassifier
-from fastbert.folder import open_folder
-from fastbert.goals import Goal
+from fastbert.calibration.goal import Goal
+from fastbert.folder.read import open_folder
 
 GOLDEN = Path(__file__).parent / "golden"
 ANSWERS = json.loads((GOLDEN / "v0.1.answers.json").read_text(encoding="utf-8"))

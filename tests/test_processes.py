@@ -18,7 +18,8 @@ import pytest
 
 from fastbert.classifier import FastBertClassifier
 from fastbert.errors import FolderError
-from fastbert.folder import EarlyExitConfig, seal
+from fastbert.folder.config import EarlyExitConfig
+from fastbert.folder.write import seal
 from tests.bench.models import SPEED, TEXTS, varied_folder
 from tests.exported import export_all
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from fastbert.cli import main
-from fastbert.recipes import StudentSettings, train
+from fastbert.recipes.run import StudentSettings
+from fastbert.recipes.train import train
 from fastbert.training.stage import StageSettings
 from tests.tiny import tiny_classifier, tiny_encoder
 from tests.tiny_data import LABELS, examples, tiny_tokenizer, write_csv

@@ -9,10 +9,14 @@ import torch
 from transformers import AutoTokenizer
 
 from fastbert.classifier import FastBertClassifier
-from fastbert.criteria import log_softmax, uncertainty
-from fastbert.data import Columns, load_examples
-from fastbert.folder import EarlyExitConfig, StudentShape, seal, staged_folder
-from fastbert.nn.model import FastBertModel, teacher_to_train
+from fastbert.data.example import Columns
+from fastbert.data.read import load_examples
+from fastbert.exits.criteria import log_softmax, uncertainty
+from fastbert.folder.config import EarlyExitConfig
+from fastbert.folder.write import seal, staged_folder
+from fastbert.nn.model import FastBertModel
+from fastbert.nn.teachers import teacher_to_train
+from fastbert.shape import StudentShape
 
 ROWS = 250  # each is also answered alone, by an encoder of 12 layers
 LABELS = ("negative", "positive")

@@ -32,7 +32,7 @@ def refuses(keyword: ast.keyword) -> bool:
 
 
 def test_every_load_refuses_code_from_the_checkpoint() -> None:
-    from fastbert.nn.model import LOADING
+    from fastbert.nn.loading import LOADING
 
     assert LOADING["trust_remote_code"] is False
     found = [load for source in SOURCES for load in loads(source)]

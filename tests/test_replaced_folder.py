@@ -11,12 +11,18 @@ import torch
 
 from fastbert import classifier as classifier_module
 from fastbert.classifier import FastBertClassifier
-from fastbert.criteria import EntropyCriterion, ThresholdCriterion
 from fastbert.errors import FolderError
-from fastbert.folder import copy_folder, fill_staging, open_folder, seal, staged_folder
-from fastbert.measures import MaxProbability
+from fastbert.exits.criteria import EntropyCriterion, ThresholdCriterion
+from fastbert.exits.measures import MaxProbability
+from fastbert.folder.read import open_folder
+from fastbert.folder.write import (
+    copy_folder,
+    fill_staging,
+    seal,
+    staged_folder,
+)
 from fastbert.nn.model import FastBertModel
-from fastbert.runtime.stages import PieceBackend
+from fastbert.runtime.pieces import PieceBackend
 from tests.bench.models import varied_folder
 from tests.exported import export_all
 from tests.tiny_data import examples

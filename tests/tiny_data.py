@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from transformers import BertTokenizer
 
-from fastbert.data import Example
-from fastbert.folder import CALIBRATION_FILE, fill_staging, open_folder, seal, staged_folder
+from fastbert.data.example import Example
+from fastbert.folder.names import CALIBRATION_FILE
+from fastbert.folder.read import open_folder
+from fastbert.folder.write import fill_staging, seal, staged_folder
 from tests.tiny import tiny_classifier, tiny_encoder
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -19,32 +19,37 @@ from fastbert.errors import (
 )
 
 if TYPE_CHECKING:
+    from fastbert.calibration.goal import Goal
+    from fastbert.calibration.points import OperatingPoint
+    from fastbert.calibration.solve import Calibration
     from fastbert.classifier import FastBertClassifier, Prediction
-    from fastbert.data import Columns, Example, load_examples
+    from fastbert.data.example import Columns, Example
+    from fastbert.data.read import load_examples
     from fastbert.evaluation import Evaluation, evaluate
-    from fastbert.folder import StudentShape
-    from fastbert.goals import Calibration, Goal, OperatingPoint
-    from fastbert.recipes import StudentSettings, distill, train
+    from fastbert.recipes.distill import distill
+    from fastbert.recipes.run import StudentSettings
+    from fastbert.recipes.train import train
+    from fastbert.shape import StudentShape
     from fastbert.training.stage import StageSettings
 
     __version__: str
 
 _LOADED_WHEN_ASKED = {
-    "Calibration": "fastbert.goals",
-    "Columns": "fastbert.data",
+    "Calibration": "fastbert.calibration.solve",
+    "Columns": "fastbert.data.example",
     "Evaluation": "fastbert.evaluation",
-    "Example": "fastbert.data",
+    "Example": "fastbert.data.example",
     "FastBertClassifier": "fastbert.classifier",
-    "Goal": "fastbert.goals",
-    "OperatingPoint": "fastbert.goals",
+    "Goal": "fastbert.calibration.goal",
+    "OperatingPoint": "fastbert.calibration.points",
     "Prediction": "fastbert.classifier",
     "StageSettings": "fastbert.training.stage",
-    "StudentSettings": "fastbert.recipes",
-    "StudentShape": "fastbert.folder",
-    "distill": "fastbert.recipes",
+    "StudentSettings": "fastbert.recipes.run",
+    "StudentShape": "fastbert.shape",
+    "distill": "fastbert.recipes.distill",
     "evaluate": "fastbert.evaluation",
-    "load_examples": "fastbert.data",
-    "train": "fastbert.recipes",
+    "load_examples": "fastbert.data.read",
+    "train": "fastbert.recipes.train",
 }
 
 __all__ = [

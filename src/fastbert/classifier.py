@@ -1,28 +1,20 @@
 """Texts in, predictions out: the classifier people use, over any exit backend."""
 
-import os
-import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar, Unpack, cast, overload
+from typing import Any, TypeGuard, Unpack, cast, overload
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from fastbert.calibration import RecordedExits
-from fastbert.calibration_record import (
-    answers_as_calibrated,
-    check_default,
-    load_calibration,
-    refuse_other_answerer,
-    save_calibration,
-    stored_measure,
-)
-from fastbert.criteria import (
+from fastbert.calibration.answerer import TORCH, Answerer
+from fastbert.calibration.goal import DEFAULT_GOAL, Goal, GoalOptions
+from fastbert.calibration.points import OperatingPoint
+from fastbert.calibration.solve import Calibration, check_enough
+from fastbert.errors import CalibrationError, FolderError, MissingExtraError
+from fastbert.exits.criteria import (
     EntropyCriterion,
     ExitCriterion,
     Measure,
@@ -30,29 +22,35 @@ from fastbert.criteria import (
     log_softmax,
     uncertainty,
 )
-from fastbert.engine import ExitBackend, ExitResult, classify, record
-from fastbert.errors import CalibrationError, FolderError, MissingExtraError
-from fastbert.extras import needs_extra
-from fastbert.folder import EarlyExitConfig, ModelFolder, copy_folder, lies_here, open_folder
-from fastbert.goals import (
-    DEFAULT_GOAL,
-    TORCH,
-    Answerer,
-    Calibration,
-    Goal,
-    GoalOptions,
-    OperatingPoint,
-    check_enough,
+from fastbert.exits.engine import (
+    ExitBackend,
+    ExitResult,
+    classify,
+    record,
 )
-from fastbert.hub import fetch_folder, push_folder
-from fastbert.measures import DEFAULT_MEASURE, MEASURES
-from fastbert.runtime.open import RuntimeName, export_to_run, open_backend
+from fastbert.exits.measures import DEFAULT_MEASURE, MEASURES
+from fastbert.exits.recorded import RecordedExits
+from fastbert.extras import needs_extra
+from fastbert.folder.calibration import (
+    answers_as_calibrated,
+    check_default,
+    load_calibration,
+    refuse_other_answerer,
+    save_calibration,
+    stored_measure,
+)
+from fastbert.folder.config import EarlyExitConfig
+from fastbert.folder.hub import fetch_folder, push_folder
+from fastbert.folder.read import ModelFolder, open_folder
+from fastbert.folder.saves import lies_here
+from fastbert.folder.write import copy_folder
+from fastbert.running import RuntimeName
+from fastbert.runtime.open import export_to_run, open_backend
+from fastbert.runtime.workers import Answer, Rows, WorkerPool
 from fastbert.text import TextTokenizer, TokenBatch, Tokens, batches_of_similar_length
 
 Text = str | tuple[str, str]
 Speed = float | ExitCriterion | OperatingPoint
-Answer = TypeVar("Answer")
-Rows = Int[np.ndarray, " rows"]
 
 FITTING_SHARE = 0.5  # of the calibration rows, for a measure that has to be fitted
 
@@ -92,48 +90,6 @@ class Opened:
     runtime: RuntimeName
     export: dict[str, str]
     settings: dict[str, Any]
-
-
-class WorkerPool:
-    """Threads that answer batches, a few ahead of whoever takes the answers.
-
-    They stay from call to call, for a runtime may keep working memory for each. A child of a fork
-    has none of its parent's threads, so it starts its own.
-    """
-
-    def __init__(self, workers: int) -> None:
-        """Start no thread yet."""
-        self.workers = workers
-        self._started: tuple[int, ThreadPoolExecutor] | None = None  # by which process
-        self._lock = threading.Lock()
-
-    def map(
-        self, answer: Callable[[TokenBatch], Answer], batches: Iterable[tuple[Rows, TokenBatch]]
-    ) -> Iterator[tuple[Rows, Answer]]:
-        """Yield the rows of each batch and its answer, in order.
-
-        No more batches are alive than the workers compute, as many wait to be taken, and one.
-        """
-        pool = self._threads()
-        ahead: deque[tuple[Rows, Future[Answer]]] = deque()
-        try:
-            for rows, batch in batches:
-                ahead.append((rows, pool.submit(answer, batch)))
-                if len(ahead) >= 2 * self.workers:
-                    rows, future = ahead.popleft()
-                    yield rows, future.result()
-            for rows, future in ahead:
-                yield rows, future.result()
-        finally:
-            for _, future in ahead:
-                future.cancel()
-
-    def _threads(self) -> ThreadPoolExecutor:
-        process = os.getpid()
-        with self._lock:
-            if self._started is None or self._started[0] != process:
-                self._started = process, ThreadPoolExecutor(self.workers)
-            return self._started[1]
 
 
 class FastBertClassifier:
@@ -333,7 +289,7 @@ class FastBertClassifier:
             texts: Texts like those to come, not those of the training.
             labels: The right answers; without them the full model's take their place.
             measure: The exit criterion: a measure of doubt, or the name of one in
-                `fastbert.measures.MEASURES`.
+                `fastbert.exits.measures.MEASURES`.
             batch_size: Texts computed together.
 
         Raises:
@@ -348,7 +304,7 @@ class FastBertClassifier:
         check_enough(len(tokens))  # before the model runs for minutes
         if measure == "learned":
             with needs_extra("train", "fitting a learned measure"):
-                from fastbert.learned import fit_learned_exit
+                from fastbert.calibration.learned import fit_learned_exit
         recorded = self._record(tokens, batch_size)
         lengths = np.array([len(row.ids) for row in tokens])
         fitted = None
@@ -400,7 +356,7 @@ class FastBertClassifier:
         """Return the thresholds for a goal, such as `max_drop=0.005`, and what they gave.
 
         Args:
-            goal: See `fastbert.goals.Goal`.
+            goal: See `fastbert.calibration.goal.Goal`.
 
         Raises:
             CalibrationError: The goal cannot be met, or the calibration cannot tell, such as when

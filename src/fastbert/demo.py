@@ -32,9 +32,10 @@ from rich.table import Table
 
 from fastbert.bench.timing import median_ratio, time_rounds
 from fastbert.classifier import FastBertClassifier, Speed, Text
-from fastbert.data import Columns, Example, read_examples
+from fastbert.data.example import Columns, Example
+from fastbert.data.read import read_examples
 from fastbert.errors import DataError, FolderError, MissingExtraError, TrainingError
-from fastbert.folder import hash_of_file
+from fastbert.files.disk import hash_of_file
 
 OPENING_WORDS = 10  # of a story: as many as a headline and two cores make fast
 PAIR_LENGTH, OWN_LENGTH = 32, 64  # tokens: of a headline with an opening, and of one's own texts
@@ -240,7 +241,8 @@ def _train(
     model: str, paths: Sequence[Path], output: Path, seed: int, *, max_length: int
 ) -> FastBertClassifier:
     try:
-        from fastbert.recipes import StudentSettings, train
+        from fastbert.recipes.run import StudentSettings
+        from fastbert.recipes.train import train
         from fastbert.training.stage import StageSettings
     except ModuleNotFoundError as error:
         raise _missing(error) from error

@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from fastbert.calibration.answerer import PartTimes
+from fastbert.calibration.drift import Drift, compare
+from fastbert.calibration.goal import Goal
+from fastbert.calibration.points import OperatingPoint
 from fastbert.classifier import FastBertClassifier, Text
-from fastbert.criteria import EntropyCriterion, ExitCriterion, ThresholdCriterion
-from fastbert.data import Example, check_labels
-from fastbert.drift import Drift, compare
-from fastbert.engine import ExitResult
-from fastbert.goals import Goal, OperatingPoint, PartTimes, macro_f1
+from fastbert.data.example import Example
+from fastbert.exits.criteria import EntropyCriterion, ExitCriterion, ThresholdCriterion
+from fastbert.exits.engine import ExitResult
 from fastbert.processor import processor_name
+from fastbert.tasks.labels import check_labels
+from fastbert.tasks.metrics import macro_f1
 
 TIMED_TEXTS, REPEATS = 50, 3
 DRIFT_TEXTS = 2_000  # that run every layer, to see whether they still behave as calibrated

@@ -1,7 +1,8 @@
-"""Optional installs: a missing one is named where it is needed, with the extra that holds it."""
+"""Optional installs: which are there, and which extra holds a missing one."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 
 from fastbert.errors import MissingExtraError
 
@@ -24,3 +25,12 @@ def needs_extra(extra: str, purpose: str) -> Iterator[None]:
             f"{purpose} needs {error.name}, which is not installed: "
             f"pip install 'fastbert-kit[{extra}]'"
         ) from error
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    versions = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):  # a folder can be saved again without torch
+            versions[package] = version(package)
+    return versions

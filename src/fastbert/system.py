@@ -10,10 +10,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from fastbert.folder import installed_versions
+from fastbert.extras import installed_versions
 from fastbert.processor import processor_name, vector_extensions
-from fastbert.runtime.manifest import PRECISIONS
-from fastbert.runtime.open import PACKAGES as RUNTIME_PACKAGES
+from fastbert.running import PACKAGES as RUNTIME_PACKAGES
+from fastbert.running import PRECISIONS
 
 PACKAGES = (
     "fastbert-kit",

@@ -21,7 +21,7 @@ from jaxtyping import Int
 from tokenizers import Tokenizer
 
 from fastbert.errors import FolderError
-from fastbert.open_file import OpenFile
+from fastbert.files.open_file import OpenFile
 
 # The classes of transformers that give segment ids unless the folder says otherwise. ALBERT's is
 # not among them: since version 5 it gives none.

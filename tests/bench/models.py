@@ -5,16 +5,12 @@ from typing import Literal
 
 import torch
 
-from fastbert.folder import (
-    EarlyExitConfig,
-    ModelFolder,
-    StudentShape,
-    open_folder,
-    seal,
-    staged_folder,
-)
+from fastbert.folder.config import EarlyExitConfig
+from fastbert.folder.read import ModelFolder, open_folder
+from fastbert.folder.write import seal, staged_folder
 from fastbert.nn.backend import batch_tensors
 from fastbert.nn.model import FastBertModel, PaperClassifier, Teacher
+from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer
 from tests.tiny import tiny_classifier, tiny_encoder
 from tests.tiny_data import LABELS, examples, tiny_tokenizer

@@ -19,12 +19,13 @@ from fastbert.bench.contenders import (
     targets_of,
 )
 from fastbert.bench.results import Failure
+from fastbert.calibration.goal import Goal
 from fastbert.classifier import FastBertClassifier
-from fastbert.criteria import EntropyCriterion
 from fastbert.errors import ExportError, FolderError
-from fastbert.folder import ModelFolder, copy_folder
-from fastbert.goals import Goal
-from fastbert.measures import MaxProbability
+from fastbert.exits.criteria import EntropyCriterion
+from fastbert.exits.measures import MaxProbability
+from fastbert.folder.read import ModelFolder
+from fastbert.folder.write import copy_folder
 from tests.bench.models import SPEED, TEXTS, varied_folder
 from tests.tiny_data import examples
 

@@ -15,7 +15,7 @@ from fastbert.bench.graph import save_plain_graph
 from fastbert.bench.plain import PIPELINE, plain_contenders
 from fastbert.bench.results import Failure
 from fastbert.classifier import FastBertClassifier, Text
-from fastbert.folder import ModelFolder
+from fastbert.folder.read import ModelFolder
 from tests.bench import models
 from tests.bench.models import varied_folder
 

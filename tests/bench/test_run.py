@@ -14,10 +14,10 @@ from fastbert.bench.plain import PIPELINE
 from fastbert.bench.results import Bench, Failure, Measurement
 from fastbert.bench.run import Sample, Timed, able, bench, compared, measurements
 from fastbert.classifier import FastBertClassifier
-from fastbert.criteria import EntropyCriterion
-from fastbert.data import Example
+from fastbert.data.example import Example
 from fastbert.errors import DataError
-from fastbert.folder import ModelFolder
+from fastbert.exits.criteria import EntropyCriterion
+from fastbert.folder.read import ModelFolder
 from tests.bench.models import SPEED, varied_folder
 from tests.tiny_data import examples
 

@@ -15,18 +15,15 @@ import pytest
 from onnx import numpy_helper
 
 import fastbert
-from fastbert.criteria import (
+from fastbert.exits.criteria import (
     EntropyCriterion,
     ExitCriterion,
     Measure,
     ThresholdCriterion,
     log_softmax,
 )
-from fastbert.engine import classify, record
-from fastbert.export.adaptive import adaptive_model
-from fastbert.export.int8 import quantised
-from fastbert.folder import open_folder
-from fastbert.measures import (
+from fastbert.exits.engine import classify, record
+from fastbert.exits.measures import (
     Energy,
     Entropy,
     Margin,
@@ -35,12 +32,15 @@ from fastbert.measures import (
     TopEntropy,
     measure_to_json,
 )
+from fastbert.export.adaptive import adaptive_model
+from fastbert.export.int8 import quantised
+from fastbert.folder.read import open_folder
 from fastbert.nn.backend import TorchBackend
 from fastbert.nn.model import FastBertModel
 from fastbert.text import TextTokenizer, TokenBatch, Tokens
 from tests.exported import pieces_of
-from tests.test_classifier import MAX_LENGTH, save_model
 from tests.tiny_data import LABELS, examples
+from tests.tiny_folder import MAX_LENGTH, save_model
 
 # RoBERTa has 5 layers here, so 4 students and 3 classes, and looks its positions up in a table.
 FAMILY, LAYERS, POSITIONS = "roberta", 5, 33

@@ -12,16 +12,18 @@ import pytest
 
 from fastbert.classifier import FastBertClassifier
 from fastbert.errors import ExportError, FolderError
+from fastbert.exits.measures import MaxProbability
 from fastbert.export import adaptive as adaptive_module
 from fastbert.export import export as export_module
 from fastbert.export.export import export_model
-from fastbert.folder import open_folder, own_files
-from fastbert.measures import MaxProbability
-from fastbert.runtime.manifest import ExportManifest, Precision, open_export, read_manifest
+from fastbert.folder.export import ExportManifest, open_export, read_manifest
+from fastbert.folder.names import own_files
+from fastbert.folder.read import open_folder
+from fastbert.running import Precision
 from tests.exported import pieces_of
-from tests.test_classifier import save_model
-from tests.test_folder import FOREIGN, foreign, put
+from tests.folder.test_folder import FOREIGN, foreign, put
 from tests.tiny_data import examples
+from tests.tiny_folder import save_model
 
 Export = Callable[..., ExportManifest]
 

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastbert.calibration import RecordedExits
-from fastbert.criteria import EntropyCriterion, ThresholdCriterion, uncertainty
 from fastbert.errors import ExportError
+from fastbert.exits.criteria import EntropyCriterion, ThresholdCriterion, uncertainty
+from fastbert.exits.measures import MaxProbability
+from fastbert.exits.recorded import RecordedExits
 from fastbert.export.parity import NEAR, near_threshold, refuse_beyond_bar
-from fastbert.measures import MaxProbability
-from fastbert.runtime.manifest import Parity, Precision
+from fastbert.folder.export import Parity
+from fastbert.running import Precision
 
 EXITS, ROWS, CLASSES = 4, 30, 3
 ALIKE = Parity(

@@ -11,8 +11,9 @@ from transformers import (
 )
 
 from fastbert.errors import BackboneError
-from fastbert.nn import backbones
-from fastbert.nn.backbones import Backbone, LayerState, backbone_for
+from fastbert.nn import backbone as backbone_module
+from fastbert.nn.backbone import Backbone, LayerState
+from fastbert.nn.backbones import backbone_for
 from tests.tiny import FAMILIES, tiny_batch, tiny_classifier, tiny_encoder
 
 DOCS = Path(__file__).parents[2] / "docs" / "backbones.md"
@@ -285,7 +286,7 @@ def test_attention_whose_masks_cannot_lose_rows_is_refused() -> None:
 
 def test_the_docs_name_every_family() -> None:
     known = set(re.findall(r"`([a-z0-9-]+)`", DOCS.read_text(encoding="utf-8")))
-    assert set(FAMILIES) == set(backbones._registry)
+    assert set(FAMILIES) == set(backbone_module.registry)
     assert set(FAMILIES) <= known
 
 
@@ -297,7 +298,7 @@ def docs_examples() -> list[str]:
 def test_the_family_that_the_docs_add_equals_the_library(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(backbones, "_registry", dict(backbones._registry))
+    monkeypatch.setattr(backbone_module, "registry", dict(backbone_module.registry))
     model = tiny_megatron()
     batch = tiny_batch(model)
 

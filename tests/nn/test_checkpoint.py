@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from fastbert.errors import BackboneError
 from fastbert.nn import checkpoint as module
-from fastbert.nn.model import save_tokenizer, teacher_to_train, trained_teacher
+from fastbert.nn.teachers import save_tokenizer, teacher_to_train, trained_teacher
 from tests.tiny import tiny_classifier
 from tests.tiny_data import LABELS, save_classifier, save_encoder
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fastbert.folder import StudentShape
 from fastbert.nn.heads import ExitHead, PooledAttention, padding_bias
+from fastbert.shape import StudentShape
 
 ROWS, LENGTH, HIDDEN, WIDTH, HEADS, CLASSES = 5, 7, 12, 8, 2, 3
 

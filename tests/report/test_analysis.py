@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from fastbert.calibration import RecordedExits
-from fastbert.cost import ModelShape
-from fastbert.criteria import uncertainty
+from fastbert.exits.criteria import uncertainty
+from fastbert.exits.recorded import RecordedExits
 from fastbert.report import analysis
 from fastbert.report.analysis import ReportData, Table
+from fastbert.shape import ModelShape
 
 EXITS, ROWS, CLASSES = 5, 120, 3
 SHAPE = ModelShape(hidden_size=32, intermediate_size=64, num_layers=EXITS, num_labels=CLASSES)

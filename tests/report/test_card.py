@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from fastbert.folder import DefaultPoint, EarlyExitConfig
+from fastbert.folder.config import DefaultPoint, EarlyExitConfig
 from fastbert.report.card import write_card
 
 STAGE = {
@@ -149,8 +149,9 @@ def test_the_figure_is_there_if_matplotlib_is(
     assert figure.read_bytes().startswith(b"\x89PNG")
 
     figure.unlink()
-    monkeypatch.delitem(sys.modules, "fastbert.report.figures")
-    monkeypatch.delattr("fastbert.report.figures")
+    for module in ("fastbert.report.figures", "fastbert.report.brush"):
+        monkeypatch.delitem(sys.modules, module)
+        monkeypatch.delattr(module)
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were not installed
     assert "speed-accuracy.png" not in card(tmp_path, TRAINED)
     assert not figure.exists()

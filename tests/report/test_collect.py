@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastbert.calibration.goal import Goal
 from fastbert.classifier import FastBertClassifier
-from fastbert.data import Columns, Example, load_examples
+from fastbert.data.example import Columns, Example
+from fastbert.data.read import load_examples
 from fastbert.errors import DataError
-from fastbert.goals import Goal
-from fastbert.recipes import StudentSettings, train
+from fastbert.recipes.run import StudentSettings
+from fastbert.recipes.train import train
 from fastbert.report.collect import SHOWN_GOALS, collect
 from fastbert.training.stage import StageSettings
 from tests.tiny_data import examples, save_encoder, save_uncalibrated, write_csv

@@ -12,11 +12,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from fastbert.calibration import RecordedExits
-from fastbert.cost import ModelShape
+from fastbert.exits.recorded import RecordedExits
 from fastbert.report import analysis
 from fastbert.report.analysis import ReportData
 from fastbert.report.page import cell, exhibits, write_report
+from fastbert.shape import ModelShape
 
 ALERT = "<script>alert(1)</script>"
 VOID = {"meta", "link", "br", "img", "hr", "input"}

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from fastbert.calibration import RecordedExits
-from fastbert.cost import ModelShape
+from fastbert.exits.recorded import RecordedExits
 from fastbert.report.analysis import ReportData
 from fastbert.report.page import write_report
+from fastbert.shape import ModelShape
 
 
 class Browser:

@@ -14,19 +14,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastbert.classifier import FastBertClassifier
-from fastbert.criteria import EntropyCriterion, ThresholdCriterion
-from fastbert.engine import classify, record
 from fastbert.errors import ExportError, FolderError, MissingExtraError
-from fastbert.folder import open_folder
-from fastbert.measures import MaxProbability, Patience
+from fastbert.exits.criteria import EntropyCriterion, ThresholdCriterion
+from fastbert.exits.engine import classify, record
+from fastbert.exits.measures import MaxProbability, Patience
+from fastbert.folder.export import open_export
+from fastbert.folder.read import open_folder
 from fastbert.runtime import onnx_backend, openvino_backend
 from fastbert.runtime import open as open_module
-from fastbert.runtime.manifest import open_export
 from fastbert.runtime.openvino_backend import OpenVinoBackend
-from fastbert.runtime.stages import KEPT_LAYERS, TOKENS_A_STEP, PieceBackend, steps
+from fastbert.runtime.pieces import (
+    KEPT_LAYERS,
+    TOKENS_A_STEP,
+    PieceBackend,
+    steps,
+)
 from tests.exported import KINDS, export_all
-from tests.test_classifier import SPEEDS, WORDS, save_model
 from tests.tiny_data import examples
+from tests.tiny_folder import SPEEDS, WORDS, save_model
 
 TEXTS = [example.text for example in examples(50, seed=9)]
 FP32 = [kind for kind in KINDS if kind[1] == "fp32"]

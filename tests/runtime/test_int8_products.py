@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from openvino import opset13 as operators
 
+from fastbert.folder.export import Export
 from fastbert.runtime import openvino_backend
-from fastbert.runtime.manifest import Export
 from fastbert.runtime.onnx_backend import sums_of_full_range_are_exact
 from fastbert.runtime.openvino_backend import OpenVinoBackend
 

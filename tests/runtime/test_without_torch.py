@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.exported import export_all
-from tests.test_classifier import save_model
 from tests.tiny_data import examples, write_csv
+from tests.tiny_folder import save_model
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "fastbert"
 FORBIDDEN = ("torch", "transformers", "sklearn", "accelerate", "datasets", "nncf", "onnxscript")

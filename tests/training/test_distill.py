@@ -14,14 +14,14 @@ import pytest
 import torch
 from scipy.special import rel_entr, softmax
 
-from fastbert.calibration import RecordedExits
-from fastbert.criteria import EntropyCriterion
-from fastbert.data import Example
-from fastbert.engine import record
+from fastbert.data.example import Example
 from fastbert.errors import TrainingError
-from fastbert.folder import StudentShape
+from fastbert.exits.criteria import EntropyCriterion
+from fastbert.exits.engine import record
+from fastbert.exits.recorded import RecordedExits
 from fastbert.nn.backend import TorchBackend, batch_tensors
 from fastbert.nn.model import FastBertModel
+from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer
 from fastbert.training.distill import Direction, distill_students, divergence
 from fastbert.training.hidden_cache import HiddenCache

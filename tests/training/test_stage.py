@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from fastbert.folder import StudentShape
 from fastbert.nn import heads
 from fastbert.nn.model import FastBertModel
+from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer
 from fastbert.training.distill import distill_students
 from fastbert.training.fine_tune import fine_tune

@@ -18,13 +18,15 @@ import numpy as np
 from jaxtyping import Int
 
 from fastbert.bench.results import Failure
+from fastbert.calibration.goal import Goal
 from fastbert.classifier import FastBertClassifier, Text
-from fastbert.criteria import EntropyCriterion, ExitCriterion
 from fastbert.errors import FastBertError
-from fastbert.folder import ModelFolder, copy_folder
-from fastbert.goals import Goal
-from fastbert.runtime.manifest import PRECISIONS as EXPORTED_PRECISIONS
-from fastbert.runtime.manifest import Precision, Runtime, has_export, open_export
+from fastbert.exits.criteria import EntropyCriterion, ExitCriterion
+from fastbert.folder.export import has_export, open_export
+from fastbert.folder.read import ModelFolder
+from fastbert.folder.write import copy_folder
+from fastbert.running import PRECISIONS as EXPORTED_PRECISIONS
+from fastbert.running import Precision, Runtime
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from fastbert.bench.contenders import OURS
 from fastbert.report.analysis import Table
-from fastbert.report.figures import LEAST_SPAN, LIGHT, WIDE, picture
+from fastbert.report.brush import (
+    LEAST_SPAN,
+    LIGHT,
+    WIDE,
+    picture,
+)
 
 MARKERS = {"torch": "o", "onnx": "s", "openvino": "D"}
 COLOURS = {"leaves early": "orange", "full depth": "blue", "plain": "grey"}

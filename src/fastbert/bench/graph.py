@@ -12,9 +12,9 @@ import onnx
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fastbert.export.stages import to_onnx, tokens_to_trace
-from fastbert.folder import ModelFolder
-from fastbert.nn.backbones import key_bias
+from fastbert.export.pieces import to_onnx, tokens_to_trace
+from fastbert.folder.read import ModelFolder
+from fastbert.nn.backbone import key_bias
 from fastbert.nn.model import FastBertModel, PaperClassifier, Teacher
 
 

@@ -17,9 +17,9 @@ from fastbert.bench.machine import BF16_FLAGS, machine
 from fastbert.bench.plain import onnx_session
 from fastbert.bench.results import Achieved, Rate
 from fastbert.bench.timing import time_rounds
-from fastbert.cost import config_value
-from fastbert.criteria import EntropyCriterion
-from fastbert.engine import classify
+from fastbert.exits.criteria import EntropyCriterion
+from fastbert.exits.engine import classify
+from fastbert.shape import config_value
 from fastbert.text import TokenBatch
 
 Shape = tuple[int, int, int]

@@ -29,10 +29,11 @@ from fastbert.bench.plain import PIPELINE, plain_contenders
 from fastbert.bench.results import Bench, Failure, Measurement, Ratio
 from fastbert.bench.timing import latency, layer_bound, median_ratio, time_items, time_rounds
 from fastbert.classifier import Text
-from fastbert.data import Example, check_labels
+from fastbert.data.example import Example
 from fastbert.errors import ExportError
-from fastbert.folder import ModelFolder
+from fastbert.folder.read import ModelFolder
 from fastbert.system import versions
+from fastbert.tasks.labels import check_labels
 
 logger = logging.getLogger(__name__)
 

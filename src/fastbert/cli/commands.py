@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from fastbert.data import Columns, Example, check_labels, count_empty, load_examples
+from fastbert.data.checks import count_empty
+from fastbert.data.example import Columns, Example
+from fastbert.data.read import load_examples
 from fastbert.errors import DataError
 from fastbert.extras import needs_extra
+from fastbert.tasks.labels import check_labels
 
 if TYPE_CHECKING:
+    from fastbert.calibration.goal import GoalOptions
+    from fastbert.calibration.points import OperatingPoint
     from fastbert.classifier import FastBertClassifier
-    from fastbert.folder import DefaultPoint
-    from fastbert.goals import GoalOptions, OperatingPoint
+    from fastbert.folder.config import DefaultPoint
     from fastbert.training.stage import StageSettings
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -400,8 +404,9 @@ def train(
     First the teacher learns from the labels, then the students learn from the teacher.
     """
     _quiet_transformers()
-    from fastbert.folder import StudentShape
-    from fastbert.recipes import StudentSettings, train
+    from fastbert.recipes.run import StudentSettings
+    from fastbert.recipes.train import train
+    from fastbert.shape import StudentShape
 
     def stage(epochs: int, learning_rate: float) -> "StageSettings":
         return _stage(
@@ -471,8 +476,9 @@ def distill(
     if str(texts) == "-":
         raise typer.BadParameter("texts are read several times, so TEXTS must be a file")
     _quiet_transformers()
-    from fastbert.folder import StudentShape
-    from fastbert.recipes import StudentSettings, distill
+    from fastbert.recipes.distill import distill
+    from fastbert.recipes.run import StudentSettings
+    from fastbert.shape import StudentShape
 
     stage = _stage(epochs, learning_rate, batch_size, gradient_accumulation, seed, bf16, report_to)
     with _resumable():
@@ -611,7 +617,7 @@ def predict(
         speed=speed,
     )
     classifier = _load(folder, runtime, threads, workers)
-    from fastbert.cli.predictions import predict_file
+    from fastbert.bulk.files import predict_file
 
     predict_file(
         classifier,
@@ -672,7 +678,7 @@ def calibrate(
     `--max-drop 0.5%` or `--min-speedup 3`; a goal given here becomes the default of both. All this
     holds for the runtime and the precision that answered.
     """
-    from fastbert.folder import refuse_what_others_share
+    from fastbert.folder.write import refuse_what_others_share
 
     goal = _goal(
         max_drop=max_drop,
@@ -690,9 +696,9 @@ def calibrate(
     classifier = _load(folder, runtime, threads)
     if not unlabeled:
         check_labels(examples, classifier.labels)
+    from fastbert.calibration.goal import Goal
     from fastbert.cli.tables import goal_table
     from fastbert.evaluation import part_times
-    from fastbert.goals import Goal
 
     calibration = classifier.calibrate(
         [example.content for example in examples],
@@ -832,8 +838,8 @@ def bench(
     _quiet_transformers()
     from fastbert.bench.run import bench
     from fastbert.bench.tables import bench_tables
-    from fastbert.folder import open_folder
-    from fastbert.goals import Goal
+    from fastbert.calibration.goal import Goal
+    from fastbert.folder.read import open_folder
 
     opened = open_folder(folder)
     examples = _read_with_labels_if_any(texts, columns, opened.config.labels)
@@ -916,7 +922,7 @@ def inspect(
 ) -> None:
     """Check a model folder and show what it holds."""
     from fastbert.cli.tables import folder_facts, folder_tables, system_tables
-    from fastbert.folder import open_folder
+    from fastbert.folder.read import open_folder
     from fastbert.system import system_facts
 
     if system == (folder is not None):
@@ -975,7 +981,7 @@ def _goal(*, speed: object = None, **options: Any) -> "GoalOptions":
     """
     goal = {name: value for name, value in options.items() if value is not None}
     if goal:
-        from fastbert.goals import Goal
+        from fastbert.calibration.goal import Goal
 
         if speed is not None:
             raise ValueError("--speed and a goal exclude each other; give one of them")
@@ -1033,7 +1039,7 @@ def _load(
     threads: int | None = None,
     workers: int = 1,
 ) -> "FastBertClassifier":
-    from fastbert.folder import EXPORT_SUFFIXES, MANIFEST_FILE
+    from fastbert.folder.names import EXPORT_SUFFIXES, MANIFEST_FILE
 
     exported = any(Path(folder, name, MANIFEST_FILE).is_file() for name in EXPORT_SUFFIXES)
     if runtime == "torch" or not exported:

@@ -8,12 +8,16 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from fastbert.calibration_record import record_facts
-from fastbert.cost import config_value
+from fastbert.calibration.goal import Goal
+from fastbert.calibration.points import OperatingPoint
+from fastbert.calibration.solve import Calibration
 from fastbert.errors import CalibrationError
-from fastbert.folder import DefaultPoint, ModelFolder
-from fastbert.goals import Calibration, Goal, OperatingPoint
-from fastbert.runtime.manifest import ExportManifest, Runtime, has_export, read_manifest
+from fastbert.folder.calibration import record_facts
+from fastbert.folder.config import DefaultPoint
+from fastbert.folder.export import ExportManifest, has_export, read_manifest
+from fastbert.folder.read import ModelFolder
+from fastbert.running import Runtime
+from fastbert.shape import config_value
 
 
 def speed_table(rows: Sequence[Mapping[str, Any]], default: DefaultPoint | None) -> Table:

@@ -16,39 +16,30 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
-from fastbert.calibration_record import can_solve_goals, read_record
 from fastbert.classifier import FastBertClassifier, Text
-from fastbert.criteria import Measure
 from fastbert.errors import ExportError
+from fastbert.exits.criteria import Measure
+from fastbert.exits.measures import Entropy, measure_to_json
 from fastbert.export.adaptive import adaptive_model, refuse_beyond_protobuf, refuse_unwritable
 from fastbert.export.int8 import quantised
 from fastbert.export.parity import compare_with_torch, refuse_beyond_bar
+from fastbert.export.pieces import piece_models
 from fastbert.export.sample import SAMPLE_TEXTS
-from fastbert.export.stages import piece_models
-from fastbert.extras import needs_extra
-from fastbert.folder import (
-    ADAPTIVE_FILE,
-    MANIFEST_FILE,
-    ModelFolder,
-    fill_staging,
-    hash_of_file,
-    installed_versions,
-    open_folder,
-    refuse_what_others_share,
-    staged_folder,
-)
-from fastbert.measures import Entropy, measure_to_json
-from fastbert.nn.backend import TorchBackend
-from fastbert.nn.model import FastBertModel
-from fastbert.runtime.manifest import (
+from fastbert.extras import installed_versions, needs_extra
+from fastbert.files.disk import hash_of_file
+from fastbert.folder.calibration import can_solve_goals, read_record
+from fastbert.folder.export import (
     ACTIVATION_BITS,
     EXPORTED_FROM,
-    PRECISIONS,
     Export,
     ExportManifest,
-    Precision,
-    Runtime,
 )
+from fastbert.folder.names import ADAPTIVE_FILE, MANIFEST_FILE
+from fastbert.folder.read import ModelFolder, open_folder
+from fastbert.folder.write import fill_staging, refuse_what_others_share, staged_folder
+from fastbert.nn.backend import TorchBackend
+from fastbert.nn.model import FastBertModel
+from fastbert.running import PRECISIONS, Precision, Runtime
 from fastbert.runtime.open import open_backend
 
 COMPARED_TEXTS = 1_000

@@ -6,14 +6,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from fastbert.calibration import RecordedExits
-from fastbert.calibration_record import can_solve_goals
 from fastbert.classifier import FastBertClassifier, Text
-from fastbert.criteria import EntropyCriterion, ExitCriterion, ThresholdCriterion, log_softmax
 from fastbert.errors import ExportError
-from fastbert.goals import doubts_of
-from fastbert.measures import Entropy
-from fastbert.runtime.manifest import Parity, Precision
+from fastbert.exits.criteria import (
+    EntropyCriterion,
+    ExitCriterion,
+    ThresholdCriterion,
+    log_softmax,
+)
+from fastbert.exits.measures import Entropy
+from fastbert.exits.recorded import RecordedExits, doubts_of
+from fastbert.folder.calibration import can_solve_goals
+from fastbert.folder.export import Parity
+from fastbert.running import Precision
 
 UNCALIBRATED_SPEED = 0.5  # at which exits are compared where the default runs every layer
 NEAR = 1e-4  # of a threshold: rounding may fall to either side

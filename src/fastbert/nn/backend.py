@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fastbert.errors import BackboneError
-from fastbert.nn.backbones import LayerState
+from fastbert.nn.backbone import LayerState
 from fastbert.nn.heads import padding_bias
 from fastbert.nn.model import FastBertModel
 from fastbert.text import TokenBatch

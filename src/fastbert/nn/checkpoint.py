@@ -13,9 +13,9 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
-from fastbert.diagnosis import LFS_POINTER
+from fastbert.data.diagnosis import LFS_POINTER
 from fastbert.errors import BackboneError
-from fastbert.folder import hash_of_file
+from fastbert.files.disk import hash_of_file
 
 CONFIG, ADAPTER, WEIGHTS = "config.json", "adapter_config.json", "model.safetensors"
 INDEX, PICKLED = f"{WEIGHTS}.index.json", "pytorch_model.bin"

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastbert.folder import StudentShape
+from fastbert.shape import StudentShape
 
 ATTENTION_DROPOUT = 0.1  # the authors' value
 

@@ -1,49 +1,35 @@
 """A FastBERT in torch: a teacher of the Hugging Face kind and the students after its layers.
 
 The teacher is either anybody's `*ForSequenceClassification` model (head `pretrained`) or a plain
-encoder under the paper's own head (`paper`). Loading is strict in both: a weight that is
-missing, left over or of another shape is an error that names it, never a random number.
+encoder under the paper's own head (`paper`).
 """
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
-    CONFIG_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     MODEL_MAPPING,
-    AutoConfig,
-    AutoModel,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from fastbert.errors import BackboneError, FolderError
-from fastbert.folder import (
-    MODEL_CONFIG_FILE,
+from fastbert.files.open_file import OpenFile
+from fastbert.folder.names import (
     STUDENTS_FILE,
     TEACHER_FILE,
-    TOKENIZER_FILE,
-    ModelFolder,
-    StudentShape,
-    check_tensors,
 )
-from fastbert.nn.backbones import LayerState, backbone_for
-from fastbert.nn.checkpoint import refuse_unreadable, refuse_unreadable_tokenizer
+from fastbert.folder.read import ModelFolder, check_tensors
+from fastbert.nn.backbone import LayerState
+from fastbert.nn.backbones import backbone_for
 from fastbert.nn.heads import ExitHead, padding_bias
-from fastbert.open_file import OpenFile
-
-TeacherHead = Literal["pretrained", "paper"]
+from fastbert.nn.loading import model_from_folder, refuse_non_finite, tensors_of
+from fastbert.shape import StudentShape
 
 
 class PaperClassifier(nn.Module):
@@ -163,13 +149,13 @@ class FastBertModel(nn.Module):
         config = folder.config
         weights = folder.files[TEACHER_FILE]
         if config.teacher_head == "paper":
-            encoder = _from_folder(MODEL_MAPPING, folder)
+            encoder = model_from_folder(MODEL_MAPPING, folder)
             teacher: Teacher = PaperClassifier(encoder, len(config.labels), config.students)
         else:
-            teacher = _from_folder(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, folder)
+            teacher = model_from_folder(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, folder)
         model = cls(teacher, config.students)
         model._load_heads(folder.files[STUDENTS_FILE])
-        _refuse_non_finite(weights, teacher.state_dict())
+        refuse_non_finite(weights, teacher.state_dict())
         return model.eval()
 
     def _load_heads(self, file: OpenFile) -> None:
@@ -181,207 +167,12 @@ class FastBertModel(nn.Module):
             for prefix, module in heads.items()
             for name, tensor in module.state_dict().items()
         }
-        tensors = _tensors(file)
+        tensors = tensors_of(file)
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         check_tensors(file.path.name, expected, found)
-        _refuse_non_finite(file, tensors)
+        refuse_non_finite(file, tensors)
         for prefix, module in heads.items():
             start = f"{prefix}."
             module.load_state_dict(
                 {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
             )
-
-
-# Never a pickle, never code from the checkpoint, always a report of what did not match: tensors of
-# another shape stand in it too, where transformers by itself would raise without naming them.
-LOADING: dict[str, Any] = {
-    "dtype": torch.float32,
-    "use_safetensors": True,
-    "trust_remote_code": False,
-    "output_loading_info": True,
-    "ignore_mismatched_sizes": True,
-}
-
-
-def read_config(checkpoint: str | Path) -> PreTrainedConfig:
-    """Read a checkpoint's configuration from a folder or the Hub.
-
-    Raises:
-        BackboneError: There is no such checkpoint, or a file of it cannot be read.
-    """
-    refuse_unreadable(checkpoint)
-    try:
-        return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise BackboneError(
-            f"{checkpoint}: not a Hugging Face checkpoint that can be read: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
-
-
-def teacher_to_train(
-    checkpoint: str | Path,
-    labels: Sequence[str],
-    teacher_head: TeacherHead = "pretrained",
-    students: StudentShape | None = None,
-) -> Teacher:
-    """Load a checkpoint as a classifier of `labels`; only its head may be new.
-
-    Raises:
-        BackboneError: A weight of the encoder itself is not in the checkpoint.
-    """
-    if teacher_head == "paper":
-        encoder, report = _from_pretrained(AutoModel, checkpoint, **_names(labels))
-        _refuse_random_encoder(checkpoint, encoder, report)
-        return PaperClassifier(encoder, len(labels), students or StudentShape())
-    model, report = _from_pretrained(
-        AutoModelForSequenceClassification, checkpoint, **_names(labels)
-    )
-    _refuse_random_encoder(checkpoint, model, report)
-    return model
-
-
-def trained_teacher(checkpoint: str | Path) -> PreTrainedModel:
-    """Load somebody's fine-tuned classifier as it is.
-
-    Raises:
-        BackboneError: It has no trained classification head, or other weights do not match.
-    """
-    model, report = _from_pretrained(AutoModelForSequenceClassification, checkpoint)
-    lacking = _unmatched(report)
-    if lacking:
-        raise BackboneError(
-            f"{checkpoint}: not a fine-tuned classifier, it lacks {_some(lacking)}; "
-            "fine-tune it first with `fastbert train`"
-        )
-    _refuse_unnamed_classes(checkpoint, model.config.id2label)
-    problem = model.config.problem_type
-    if model.config.num_labels < 2 or problem not in (None, "single_label_classification"):
-        raise BackboneError(
-            f"{checkpoint}: a classifier of one label out of two or more is needed, this one has "
-            f"{model.config.num_labels} and solves {problem or 'regression'}"
-        )
-    return model
-
-
-def save_tokenizer(checkpoint: str | Path, folder: Path) -> None:
-    """Write a checkpoint's tokeniser as serving reads it.
-
-    Raises:
-        BackboneError: It cannot be read, or not be written as tokenizer.json.
-    """
-    refuse_unreadable_tokenizer(checkpoint)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-        tokenizer.save_pretrained(folder)
-    except Exception as error:  # the tokenizers library raises nothing narrower
-        raise BackboneError(
-            f"{checkpoint}: its tokenizer cannot be read: {str(error).strip().splitlines()[0]}"
-        ) from error
-    if not (folder / TOKENIZER_FILE).exists():
-        raise BackboneError(
-            f"{checkpoint}: {type(tokenizer).__name__} exists only in Python and cannot be saved "
-            f"as {TOKENIZER_FILE}, which this package needs; use a checkpoint whose tokenizer can, "
-            "such as the usual ones of BERT, RoBERTa, XLM-R and DeBERTa"
-        )
-
-
-def _refuse_unnamed_classes(checkpoint: str | Path, names: Mapping[int, Any]) -> None:
-    if sorted(names) != list(range(len(names))) or len(set(names.values())) < len(names):
-        raise BackboneError(
-            f"{checkpoint}: id2label of its config.json must name the classes 0, 1, … by different "
-            f"names, got {dict(names)}"
-        )
-
-
-def _from_folder(classes: Mapping[Any, Any], folder: ModelFolder) -> Any:
-    """Build a model of the library from the open files of a folder."""
-    family, weights = str(folder.model_config.get("model_type")), folder.files[TEACHER_FILE]
-    try:
-        config = CONFIG_MAPPING[family].from_dict(folder.model_config)
-        model_class = classes[type(config)]
-    except KeyError as error:
-        raise FolderError(
-            f"{folder.files[MODEL_CONFIG_FILE]}: transformers has no classifier of {family!r}"
-        ) from error
-    model, report = model_class.from_pretrained(
-        None, config=config, state_dict=_tensors(weights), **LOADING
-    )
-    _refuse_unmatched(weights, report)
-    return model
-
-
-def _tensors(file: OpenFile) -> dict[str, Tensor]:
-    """Return the tensors of a file, mapped into memory where they lie."""
-    try:
-        with safe_open(file.link, framework="pt") as tensors:
-            names = tensors.keys()  # the handle itself is no mapping
-            return {name: tensors.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise FolderError(f"{file}: cannot be read as safetensors: {error}") from error
-
-
-def _from_pretrained(auto: Any, checkpoint: str | Path, **changes: Any) -> tuple[Any, Any]:
-    read_config(checkpoint)
-    try:
-        return auto.from_pretrained(checkpoint, **LOADING, **changes)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise BackboneError(
-            f"{checkpoint}: cannot be loaded as {auto.__name__}: {str(error).splitlines()[0]}"
-        ) from error
-
-
-def _names(labels: Sequence[str]) -> dict[str, Any]:
-    return {
-        "num_labels": len(labels),
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: index for index, label in enumerate(labels)},
-        "problem_type": "single_label_classification",
-    }
-
-
-def _refuse_random_encoder(
-    checkpoint: str | Path, model: PreTrainedModel, report: Mapping[str, Any]
-) -> None:
-    """Let only the head and the pooler be new.
-
-    Half-matched checkpoints that train from random layers without a word are how reproductions
-    of the paper lost ten points and more.
-    """
-    prefix = f"{model.base_model_prefix}."
-    is_bare = model.base_model is model
-    lacking = sorted(
-        key
-        for key in _unmatched(report)
-        if (is_bare or key.startswith(prefix)) and "pooler." not in key
-    )
-    if lacking:
-        raise BackboneError(
-            f"{checkpoint}: {len(lacking)} weights of the encoder are missing or of another shape: "
-            f"{_some(lacking)}"
-        )
-
-
-def _unmatched(report: Mapping[str, Any]) -> list[str]:
-    """Return the tensors of the model that the checkpoint does not have, or not in their shape."""
-    return sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
-
-
-def _refuse_unmatched(path: OpenFile, report: Mapping[str, Any]) -> None:
-    for what, keys in {
-        "missing or of another shape": _unmatched(report),
-        "unexpected": sorted(report["unexpected_keys"]),
-    }.items():
-        if keys:
-            raise FolderError(f"{path}: tensors {what}: {_some(keys)}")
-
-
-def _refuse_non_finite(path: OpenFile, tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise FolderError(f"{path}: tensor {name} holds NaN or infinite values")
-
-
-def _some(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return ", ".join(keys[:3]) + more

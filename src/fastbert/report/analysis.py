@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from fastbert.calibration import RecordedExits
-from fastbert.cost import ModelShape
-from fastbert.criteria import EntropyCriterion, uncertainty
-from fastbert.engine import ExitResult
-from fastbert.goals import macro_f1
-from fastbert.thresholds import exit_layers_at
+from fastbert.calibration.path import exit_layers_at
+from fastbert.exits.criteria import EntropyCriterion, uncertainty
+from fastbert.exits.engine import ExitResult
+from fastbert.exits.recorded import RecordedExits
+from fastbert.shape import ModelShape
+from fastbert.tasks.metrics import macro_f1
 
 Table = list[dict[str, Any]]
 

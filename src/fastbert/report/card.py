@@ -11,7 +11,8 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from fastbert.folder import CARD_FILE, FIGURE_FILE, EarlyExitConfig
+from fastbert.folder.config import EarlyExitConfig
+from fastbert.folder.names import CARD_FILE, FIGURE_FILE
 
 MOST_LABELS = 30  # that are named one by one
 _HUB_NAME = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*")
@@ -52,12 +53,12 @@ def _draw(path: Path, config: EarlyExitConfig) -> bool:
     if not config.evaluation:
         return False
     try:
-        from fastbert.report import figures
+        from fastbert.report import brush, figures
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise
         return False
-    path.write_bytes(figures.picture(figures.tradeoff, _curve(config), quality_name(config), "png"))
+    path.write_bytes(brush.picture(figures.tradeoff, _curve(config), quality_name(config), "png"))
     return True
 
 

@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from fastbert.calibration_record import record_facts
+from fastbert.calibration.goal import Goal
+from fastbert.calibration.points import AnsweredRows, OperatingPoint
+from fastbert.calibration.solve import Calibration
 from fastbert.classifier import FastBertClassifier
-from fastbert.data import Example, check_labels
+from fastbert.data.example import Example
 from fastbert.errors import CalibrationError, DataError
 from fastbert.evaluation import evaluate
-from fastbert.goals import AnsweredRows, Calibration, Goal, OperatingPoint
-from fastbert.measures import measure_to_json
+from fastbert.exits.measures import measure_to_json
+from fastbert.folder.calibration import record_facts
 from fastbert.report.analysis import ReportData
+from fastbert.tasks.labels import check_labels
 
 SHOWN_GOALS = (
     Goal(max_drop=0.0),

@@ -17,9 +17,9 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fastbert.report import analysis, captions, figures
+from fastbert.files.whole_file import whole_file
+from fastbert.report import analysis, brush, captions, figures
 from fastbert.report.analysis import ReportData, Table
-from fastbert.whole_file import whole_file
 
 DARK = {
     "surface": "#161b22",
@@ -55,7 +55,7 @@ class Exhibit:
     title: str
     quality: str
     table: Table
-    draw: figures.Draw
+    draw: brush.Draw
     describe: Callable[[Table, str], str]
 
     @cached_property
@@ -80,14 +80,14 @@ class Exhibit:
 
     def picture(self, format: str) -> bytes:
         """Return the figure as the content of a `png` or `svg` file."""
-        return figures.picture(self.draw, self.table, self.quality, format)
+        return brush.picture(self.draw, self.table, self.quality, format)
 
     def svg(self, size: str) -> Markup:
         """Return the figure for the page, `wide` or `narrow`."""
-        width = figures.WIDE if size == "wide" else figures.NARROW
+        width = brush.WIDE if size == "wide" else brush.NARROW
         name = f"{self.name}-{size}"
         drawn = (self.draw, self.table, self.quality, width, name, self.title, self.caption)
-        return Markup(figures.inline_svg(*drawn))  # its own labels are escaped by matplotlib
+        return Markup(brush.inline_svg(*drawn))  # its own labels are escaped by matplotlib
 
 
 def write_report(report: ReportData, output: Path, figures: Path | None = None) -> None:
@@ -199,7 +199,7 @@ def render(report: ReportData, shown: Sequence[Exhibit]) -> str:
         timings=_same_keys(report.timings),
         examples=analysis.early_and_wrong(report),
         focus_speed=analysis.FOCUS_SPEED,
-        light=figures.LIGHT,
+        light=brush.LIGHT,
         dark=DARK,
     )
 

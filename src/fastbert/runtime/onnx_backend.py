@@ -11,8 +11,8 @@ from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_help
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from fastbert.errors import ExportError, FolderError
-from fastbert.runtime.manifest import FULL_RANGE, Export, OpenPiece
-from fastbert.runtime.stages import Arrays, PieceBackend
+from fastbert.folder.export import FULL_RANGE, Export, OpenPiece
+from fastbert.runtime.pieces import Arrays, PieceBackend
 
 
 class OnnxBackend(PieceBackend):

@@ -3,17 +3,14 @@
 import logging
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from fastbert.engine import ExitBackend
 from fastbert.errors import MissingExtraError
-from fastbert.folder import ModelFolder
-from fastbert.runtime.manifest import Export, Runtime, has_export, open_export
+from fastbert.exits.engine import ExitBackend
+from fastbert.folder.export import Export, has_export, open_export
+from fastbert.folder.read import ModelFolder
+from fastbert.running import PACKAGES, RuntimeName
 from fastbert.text import TokenBatch
-
-RuntimeName = Literal["auto", "torch", "openvino", "onnx"]
-
-PACKAGES: dict[Runtime, str] = {"openvino": "openvino", "onnx": "onnxruntime"}
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ import openvino
 from openvino import Core, Model, Node, Output, opset13
 
 from fastbert.errors import ExportError, FolderError
-from fastbert.runtime.manifest import Export, OpenPiece
-from fastbert.runtime.stages import Arrays, PieceBackend
+from fastbert.folder.export import Export, OpenPiece
+from fastbert.runtime.pieces import Arrays, PieceBackend
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 # Lengths are rounded up to a multiple. Attention sums 16 values at a time, and the last few in

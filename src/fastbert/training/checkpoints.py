@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from fastbert.folder import hash_of_file, sync_to_disk
+from fastbert.files.disk import hash_of_file, sync_to_disk
 
 WHOLE = "whole.json"
 

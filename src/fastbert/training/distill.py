@@ -19,9 +19,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer
 
-from fastbert.calibration import RecordedExits
-from fastbert.criteria import EntropyCriterion
-from fastbert.data import Example
+from fastbert.data.example import Example
+from fastbert.exits.criteria import EntropyCriterion
+from fastbert.exits.recorded import RecordedExits
 from fastbert.nn.heads import padding_bias
 from fastbert.nn.model import FastBertModel
 from fastbert.text import TextTokenizer

@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score
 from torch import Tensor, nn
 from transformers import EvalPrediction, Trainer
 
-from fastbert.data import Example
+from fastbert.data.example import Example
 from fastbert.nn.model import Teacher
 from fastbert.text import TextTokenizer
 from fastbert.training.stage import StageSettings, run_stage

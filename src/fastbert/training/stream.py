@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from fastbert.data import Example
+from fastbert.data.example import Example
 from fastbert.nn.backend import batch_tensors
 from fastbert.text import TextTokenizer
 

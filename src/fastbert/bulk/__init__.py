@@ -1,0 +1,1 @@
+"""Many texts at a time: from files to files."""

@@ -1,0 +1,1 @@
+"""From recorded answers to thresholds: goals, the path they lie on, and promises."""

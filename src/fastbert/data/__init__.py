@@ -1,0 +1,1 @@
+"""From files to examples, and what is checked about them; no tokens, models or torch."""

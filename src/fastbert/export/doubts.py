@@ -1,0 +1,84 @@
+"""Measures of doubt in ONNX operators, each as in `fastbert.exits.measures`."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fastbert.exits.criteria import Measure
+from fastbert.exits.measures import (
+    Energy,
+    Entropy,
+    Margin,
+    MaxProbability,
+    TopEntropy,
+)
+from fastbert.export.graph import Graph
+
+# Measures of doubt, each as in `fastbert.exits.measures`, operator for operator where there is one.
+
+
+def _uncertainty(graph: "Graph", logits: str, classes: int) -> str:
+    shifted, weights, total = _softmax_parts(graph, logits)
+    products = graph.add("Mul", weights, shifted)
+    weighted = graph.add("ReduceSum", products, graph.constant([-1], np.int64), keepdims=0)
+    entropy = graph.add("Sub", graph.add("Log", total), graph.add("Div", weighted, total))
+    scaled = graph.add("Div", entropy, graph.constant(math.log(classes)))
+    return graph.add("Clip", scaled, graph.constant(0.0), graph.constant(1.0))
+
+
+def _entropy(measure: Entropy, graph: "Graph", logits: str, classes: int) -> str:
+    return _uncertainty(graph, logits, classes)
+
+
+def _top_entropy(measure: TopEntropy, graph: "Graph", logits: str, classes: int) -> str:
+    if classes <= measure.top:
+        return _uncertainty(graph, logits, classes)
+    return _uncertainty(graph, _highest(graph, logits, measure.top), measure.top)
+
+
+def _max_probability(measure: MaxProbability, graph: "Graph", logits: str, classes: int) -> str:
+    # There is no expm1, but log_softmax peaks at -log(total), and total is 1 plus the others.
+    _, _, total = _softmax_parts(graph, logits)
+    one = graph.constant(1.0)
+    rest = graph.add("Div", graph.add("Sub", total, one), total)
+    scaled = graph.add("Mul", rest, graph.constant(classes / (classes - 1)))
+    return graph.add("Min", scaled, one)
+
+
+def _margin(measure: Margin, graph: "Graph", logits: str, classes: int) -> str:
+    log_p = graph.add("LogSoftmax", logits, axis=-1)
+    best = graph.add("Exp", _highest(graph, log_p, 2))
+    first, second = (
+        graph.add("Gather", best, graph.constant(place, np.int64), axis=-1) for place in (0, 1)
+    )
+    return graph.add("Sub", graph.constant(1.0), graph.add("Sub", first, second))
+
+
+def _energy(measure: Energy, graph: "Graph", logits: str, classes: int) -> str:
+    last = graph.constant([-1], np.int64)
+    summed = graph.add("ReduceLogSumExp", logits, last, keepdims=0)
+    free = graph.add("Sub", summed, graph.constant(math.log(classes)))
+    return graph.add("Exp", graph.add("Neg", graph.add("Softplus", free)))
+
+
+def _softmax_parts(graph: "Graph", logits: str) -> tuple[str, str, str]:
+    """Write logits shifted so that exp() cannot overflow, exp() of them, and the sum of that."""
+    last = graph.constant([-1], np.int64)
+    shifted = graph.add("Sub", logits, graph.add("ReduceMax", logits, last))
+    weights = graph.add("Exp", shifted)
+    return shifted, weights, graph.add("ReduceSum", weights, last, keepdims=0)
+
+
+def _highest(graph: "Graph", values: str, count: int) -> str:
+    return graph.add("TopK", values, graph.constant([count], np.int64), outputs=2)
+
+
+DOUBTS: Mapping[type[Measure], Callable[[Any, "Graph", str, int], str]] = {
+    Entropy: _entropy,
+    TopEntropy: _top_entropy,
+    MaxProbability: _max_probability,
+    Margin: _margin,
+    Energy: _energy,
+}

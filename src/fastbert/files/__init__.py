@@ -1,0 +1,1 @@
+"""Files that stay what they were when opened, and files that are whole or absent."""

@@ -1,0 +1,156 @@
+"""Teachers from checkpoints: a pretrained encoder to train, or a classifier trained elsewhere."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from fastbert.errors import BackboneError
+from fastbert.folder.names import (
+    TOKENIZER_FILE,
+)
+from fastbert.nn.checkpoint import refuse_unreadable, refuse_unreadable_tokenizer
+from fastbert.nn.loading import LOADING, some_of, unmatched
+from fastbert.nn.model import PaperClassifier, Teacher
+from fastbert.shape import StudentShape, TeacherHead
+
+
+def read_config(checkpoint: str | Path) -> PreTrainedConfig:
+    """Read a checkpoint's configuration from a folder or the Hub.
+
+    Raises:
+        BackboneError: There is no such checkpoint, or a file of it cannot be read.
+    """
+    refuse_unreadable(checkpoint)
+    try:
+        return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise BackboneError(
+            f"{checkpoint}: not a Hugging Face checkpoint that can be read: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def teacher_to_train(
+    checkpoint: str | Path,
+    labels: Sequence[str],
+    teacher_head: TeacherHead = "pretrained",
+    students: StudentShape | None = None,
+) -> Teacher:
+    """Load a checkpoint as a classifier of `labels`; only its head may be new.
+
+    Raises:
+        BackboneError: A weight of the encoder itself is not in the checkpoint.
+    """
+    if teacher_head == "paper":
+        encoder, report = _from_pretrained(AutoModel, checkpoint, **_names(labels))
+        _refuse_random_encoder(checkpoint, encoder, report)
+        return PaperClassifier(encoder, len(labels), students or StudentShape())
+    model, report = _from_pretrained(
+        AutoModelForSequenceClassification, checkpoint, **_names(labels)
+    )
+    _refuse_random_encoder(checkpoint, model, report)
+    return model
+
+
+def trained_teacher(checkpoint: str | Path) -> PreTrainedModel:
+    """Load somebody's fine-tuned classifier as it is.
+
+    Raises:
+        BackboneError: It has no trained classification head, or other weights do not match.
+    """
+    model, report = _from_pretrained(AutoModelForSequenceClassification, checkpoint)
+    lacking = unmatched(report)
+    if lacking:
+        raise BackboneError(
+            f"{checkpoint}: not a fine-tuned classifier, it lacks {some_of(lacking)}; "
+            "fine-tune it first with `fastbert train`"
+        )
+    _refuse_unnamed_classes(checkpoint, model.config.id2label)
+    problem = model.config.problem_type
+    if model.config.num_labels < 2 or problem not in (None, "single_label_classification"):
+        raise BackboneError(
+            f"{checkpoint}: a classifier of one label out of two or more is needed, this one has "
+            f"{model.config.num_labels} and solves {problem or 'regression'}"
+        )
+    return model
+
+
+def save_tokenizer(checkpoint: str | Path, folder: Path) -> None:
+    """Write a checkpoint's tokeniser as serving reads it.
+
+    Raises:
+        BackboneError: It cannot be read, or not be written as tokenizer.json.
+    """
+    refuse_unreadable_tokenizer(checkpoint)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise BackboneError(
+            f"{checkpoint}: its tokenizer cannot be read: {str(error).strip().splitlines()[0]}"
+        ) from error
+    if not (folder / TOKENIZER_FILE).exists():
+        raise BackboneError(
+            f"{checkpoint}: {type(tokenizer).__name__} exists only in Python and cannot be saved "
+            f"as {TOKENIZER_FILE}, which this package needs; use a checkpoint whose tokenizer can, "
+            "such as the usual ones of BERT, RoBERTa, XLM-R and DeBERTa"
+        )
+
+
+def _refuse_unnamed_classes(checkpoint: str | Path, names: Mapping[int, Any]) -> None:
+    if sorted(names) != list(range(len(names))) or len(set(names.values())) < len(names):
+        raise BackboneError(
+            f"{checkpoint}: id2label of its config.json must name the classes 0, 1, … by different "
+            f"names, got {dict(names)}"
+        )
+
+
+def _from_pretrained(auto: Any, checkpoint: str | Path, **changes: Any) -> tuple[Any, Any]:
+    read_config(checkpoint)
+    try:
+        return auto.from_pretrained(checkpoint, **LOADING, **changes)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise BackboneError(
+            f"{checkpoint}: cannot be loaded as {auto.__name__}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _names(labels: Sequence[str]) -> dict[str, Any]:
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+        "problem_type": "single_label_classification",
+    }
+
+
+def _refuse_random_encoder(
+    checkpoint: str | Path, model: PreTrainedModel, report: Mapping[str, Any]
+) -> None:
+    """Let only the head and the pooler be new.
+
+    Half-matched checkpoints that train from random layers without a word are how reproductions
+    of the paper lost ten points and more.
+    """
+    prefix = f"{model.base_model_prefix}."
+    is_bare = model.base_model is model
+    lacking = sorted(
+        key
+        for key in unmatched(report)
+        if (is_bare or key.startswith(prefix)) and "pooler." not in key
+    )
+    if lacking:
+        raise BackboneError(
+            f"{checkpoint}: {len(lacking)} weights of the encoder are missing or of another shape: "
+            f"{some_of(lacking)}"
+        )

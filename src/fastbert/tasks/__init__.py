@@ -1,0 +1,1 @@
+"""What a model answers: the one place that knows."""

@@ -1,0 +1,43 @@
+"""Model folders with tiny random models."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastbert.folder.config import EarlyExitConfig
+from fastbert.folder.write import seal, staged_folder
+from fastbert.nn.model import FastBertModel
+from fastbert.shape import StudentShape
+from tests.tiny import FAMILIES, tiny_classifier
+from tests.tiny_data import FILLERS, LABELS, SIGNALS, tiny_tokenizer
+
+MAX_LENGTH = 20
+WORDS = [*SIGNALS.values(), *FILLERS]
+SPEEDS = (0.0, 0.5, 0.66, 0.74, 0.86)  # where the random students are in two minds
+
+
+def save_model(folder: Path, family: str, pooling: Any = "first") -> Path:
+    """Write a model folder with random weights, whose students disagree and doubt differently."""
+    names = dict(enumerate(LABELS))
+    teacher = tiny_classifier(
+        family,
+        id2label=names,
+        label2id={label: index for index, label in names.items()},
+        pad_token_id=0,  # the tokeniser's
+        **(
+            {"type_vocab_size": 2} if FAMILIES[family].get("type_vocab_size") == 1 else {}
+        ),  # likewise
+    )
+    students = StudentShape(pooling, 8, 2)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(4)
+        model = FastBertModel(teacher, students)
+        for name, weight in model.students.named_parameters():
+            if name.endswith("classify.weight"):
+                weight.mul_(12)  # otherwise no student is ever sure
+    with staged_folder(folder) as staging:
+        model.save(staging)
+        tiny_tokenizer().save_pretrained(staging)
+        seal(staging, EarlyExitConfig("pretrained", LABELS, model.num_exits, MAX_LENGTH, students))
+    return folder
