@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("train TEXTS --dev TEXTS --model m --output OUT", "sklearn.metrics", "train"),
         ("train TEXTS --dev TEXTS --model m --output OUT", "torch", "train"),
-        ("distill m TEXTS --output OUT", "sklearn.metrics", "train"),
+        ("distill m TEXTS --output OUT", "torch", "train"),
         ("evaluate MODEL TEXTS", "torch", "train"),
         ("predict MODEL TEXTS", "torch", "train"),
         ("calibrate MODEL TEXTS", "torch", "train"),
@@ -145,7 +145,7 @@ def test_int8_for_openvino_names_its_extra(
 
 @pytest.mark.parametrize("name", ["train", "distill", "StudentSettings"])
 def test_public_functions_name_their_extra(name: str, uninstall: Callable[[str], None]) -> None:
-    uninstall("sklearn.metrics")
+    uninstall("torch")
     with pytest.raises(MissingExtraError, match=r"pip install 'fastbert-kit\[train\]'"):
         getattr(fastbert, name)
 
