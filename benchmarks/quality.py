@@ -160,7 +160,7 @@ def keep_model(
         speed = fewest_layers(speed_curve(dev, truth), MAX_DROP)
         config = EarlyExitConfig(
             "pretrained",
-            model.labels,
+            model.task,
             model.num_exits,
             MAX_LENGTH,
             model.student_shape,

@@ -17,6 +17,7 @@ from fastbert.folder.write import seal, staged_folder
 from fastbert.nn.model import FastBertModel
 from fastbert.nn.teachers import teacher_to_train
 from fastbert.shape import StudentShape
+from fastbert.tasks.single_label import SingleLabel
 
 ROWS = 250  # each is also answered alone, by an encoder of 12 layers
 LABELS = ("negative", "positive")
@@ -60,7 +61,10 @@ def classifier(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> FastBe
         model.save(staging)
         AutoTokenizer.from_pretrained(encoder).save_pretrained(staging)
         seal(
-            staging, EarlyExitConfig("pretrained", LABELS, model.num_exits, 64, model.student_shape)
+            staging,
+            EarlyExitConfig(
+                "pretrained", SingleLabel(LABELS), model.num_exits, 64, model.student_shape
+            ),
         )
     return FastBertClassifier.from_pretrained(folder, device="cpu")
 

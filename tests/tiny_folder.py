@@ -9,6 +9,7 @@ from fastbert.folder.config import EarlyExitConfig
 from fastbert.folder.write import seal, staged_folder
 from fastbert.nn.model import FastBertModel
 from fastbert.shape import StudentShape
+from fastbert.tasks.single_label import SingleLabel
 from tests.tiny import FAMILIES, tiny_classifier
 from tests.tiny_data import FILLERS, LABELS, SIGNALS, tiny_tokenizer
 
@@ -39,5 +40,10 @@ def save_model(folder: Path, family: str, pooling: Any = "first") -> Path:
     with staged_folder(folder) as staging:
         model.save(staging)
         tiny_tokenizer().save_pretrained(staging)
-        seal(staging, EarlyExitConfig("pretrained", LABELS, model.num_exits, MAX_LENGTH, students))
+        seal(
+            staging,
+            EarlyExitConfig(
+                "pretrained", SingleLabel(LABELS), model.num_exits, MAX_LENGTH, students
+            ),
+        )
     return folder

@@ -11,6 +11,7 @@ from fastbert.folder.write import seal, staged_folder
 from fastbert.nn.backend import batch_tensors
 from fastbert.nn.model import FastBertModel, PaperClassifier, Teacher
 from fastbert.shape import StudentShape
+from fastbert.tasks.single_label import SingleLabel
 from fastbert.text import TextTokenizer
 from tests.tiny import tiny_classifier, tiny_encoder
 from tests.tiny_data import LABELS, examples, tiny_tokenizer
@@ -44,7 +45,12 @@ def varied_folder(
         tiny_tokenizer().save_pretrained(staging)
         _balance(model, TextTokenizer.from_folder(staging, MAX_LENGTH))
         model.save(staging)
-        seal(staging, EarlyExitConfig(teacher_head, LABELS, model.num_exits, MAX_LENGTH, students))
+        seal(
+            staging,
+            EarlyExitConfig(
+                teacher_head, SingleLabel(LABELS), model.num_exits, MAX_LENGTH, students
+            ),
+        )
     return open_folder(path)
 
 

@@ -40,6 +40,7 @@ from fastbert.recipes import distill as distill_recipe
 from fastbert.recipes import train as train_recipe
 from fastbert.recipes.run import StudentSettings
 from fastbert.shape import StudentShape
+from fastbert.tasks.single_label import SingleLabel
 from fastbert.training.distill import DISTILLATION
 from fastbert.training.fine_tune import FINE_TUNING
 from fastbert.training.stage import StageSettings
@@ -527,7 +528,7 @@ def test_inspection_shows_what_the_folder_holds(trained: Trained, capsys: Captur
 
 
 def test_a_label_that_looks_like_markup_is_shown_as_it_is(capsys: Capture) -> None:
-    config = folder_config.EarlyExitConfig("pretrained", ("[red]no", "[/]yes"), 4, 16)
+    config = folder_config.EarlyExitConfig("pretrained", SingleLabel(("[red]no", "[/]yes")), 4, 16)
     facts = asdict(config) | {"family": "bert", "width": 24, "bytes": {}, "exports": []}
     Console().print(*tables.folder_tables(facts))
     assert "[red]no, [/]yes" in capsys.readouterr().out

@@ -27,6 +27,7 @@ from fastbert.folder.saves import lies_here
 from fastbert.folder.strict_json import hash_of_json
 from fastbert.folder.write import copy_folder, seal, staged_folder
 from fastbert.shape import StudentShape
+from fastbert.tasks.single_label import SingleLabel
 
 LABELS = ("sport", "politique", "体育")
 STUDENT = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -35,7 +36,7 @@ STUDENT = np.arange(6, dtype=np.float32).reshape(2, 3)
 def settings(**changes: Any) -> EarlyExitConfig:
     given: dict[str, Any] = {
         "teacher_head": "pretrained",
-        "labels": LABELS,
+        "task": SingleLabel(LABELS),
         "num_layers": 4,
         "max_length": 64,
         "students": StudentShape("mean", width=12, num_heads=3),
@@ -170,7 +171,7 @@ def test_the_two_labels_that_transformers_leaves_out_are_understood(tmp_path: Pa
     with staged_folder(tmp_path / "model") as staging:
         fill(staging)
         edit(staging / "config.json", lambda config: config.pop("id2label"))
-        seal(staging, settings(labels=("LABEL_0", "LABEL_1")))
+        seal(staging, settings(task=SingleLabel(("LABEL_0", "LABEL_1"))))
 
     assert open_folder(tmp_path / "model").config.labels == ("LABEL_0", "LABEL_1")
 
@@ -499,7 +500,7 @@ def test_an_unknown_schema_is_refused_with_what_to_do(model: Path, schema: int) 
 
 
 KEYS = list(json.loads(settings().to_json()))
-PLACES: list[tuple[str, ...]] = [(key,) for key in KEYS]
+PLACES: list[tuple[str, ...]] = [(key,) for key in KEYS if key != "task"]
 PLACES += [("students", key) for key in ("pooling", "width", "num_heads")]
 PLACES += [("default", key) for key in ("measure", "thresholds", "goal")]
 
@@ -1197,3 +1198,22 @@ def test_a_disk_without_locks_can_be_saved_to(
     save(tmp_path / "model")
 
     assert isinstance(open_folder(tmp_path / "model"), ModelFolder)
+
+
+def test_a_folder_that_names_no_task_answers_one_label(model: Path) -> None:
+    def before_there_was_a_second_task(entries: dict[str, Any]) -> None:
+        del entries["task"]
+        entries["hashes"]["settings"] = hash_of_settings(entries)
+
+    edit(model / "early_exit.json", before_there_was_a_second_task)
+    assert open_folder(model).config.task == SingleLabel(LABELS)
+
+
+def test_a_task_that_is_not_known_is_refused(model: Path) -> None:
+    def another(entries: dict[str, Any]) -> None:
+        entries["task"]["name"] = "juggling"
+        entries["hashes"]["settings"] = hash_of_settings(entries)
+
+    edit(model / "early_exit.json", another)
+    with pytest.raises(FolderError, match=r"unknown task 'juggling'; known are single_label"):
+        open_folder(model)

@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard
 
 from fastbert.folder.config import DefaultPoint, EarlyExitConfig
 from fastbert.report.card import write_card
+from fastbert.tasks.single_label import SingleLabel
 
 STAGE = {
     "epochs": 3,
@@ -35,7 +36,7 @@ def row(speed: float | None, accuracy: float, layers: float, seconds: float) -> 
 
 TRAINED = EarlyExitConfig(
     teacher_head="pretrained",
-    labels=("no", "perhaps", "yes"),
+    task=SingleLabel(("no", "perhaps", "yes")),
     num_layers=4,
     max_length=99,
     default=DefaultPoint({"name": "margin"}, (0.1, 0.2, 0.0), {"max_drop": 0.02}),
@@ -129,7 +130,9 @@ def test_a_folder_of_this_machine_is_not(
 
 
 def test_many_classes_are_counted_not_listed(tmp_path: Path) -> None:
-    text = card(tmp_path, replace(TRAINED, labels=tuple(f"intent{n}" for n in range(151))))
+    text = card(
+        tmp_path, replace(TRAINED, task=SingleLabel(tuple(f"intent{n}" for n in range(151))))
+    )
     assert "with 151 classes" in text
     assert "`intent29` and 121 more" in text
 

@@ -146,7 +146,7 @@ def _export_facts(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 def folder_facts(folder: ModelFolder) -> dict[str, Any]:
     """Return what a verified model folder holds: early_exit.json, the encoder and the files."""
-    config = asdict(folder.config)
+    config = folder.config.as_dict()
     del config["hashes"]  # they have been checked
     return {
         "family": folder.model_config["model_type"],
@@ -171,6 +171,7 @@ def folder_tables(facts: Mapping[str, Any]) -> list[Table]:
     model = {
         "family": facts["family"],
         "layers": f"{facts['num_layers']}, width {facts['width']}",
+        "task": facts["task"]["name"].replace("_", " "),
         "labels": f"{len(facts['labels'])}: {', '.join(facts['labels'])}",
         "longest text": f"{facts['max_length']} tokens",
         "default": _default(facts["default"]),

@@ -17,6 +17,8 @@ from fastbert.folder.strict_json import (
     read_json,
 )
 from fastbert.shape import POOLINGS, TEACHER_HEADS, StudentShape
+from fastbert.tasks.known import DEFAULT_TASK, task_from_json, task_to_json
+from fastbert.tasks.task import Task
 
 SCHEMA_VERSION = 2
 OLDEST_SCHEMA = 1  # that is still read
@@ -56,7 +58,7 @@ class EarlyExitConfig:
     Args:
         teacher_head: Whose head the teacher has: `pretrained`, the family's own, or `paper`, where
             the teacher's file holds a plain encoder and its head lies with the students.
-        labels: The classes, in the order of the logits.
+        task: What the model answers, with the labels in the order of the logits.
         num_layers: Encoder layers.
         max_length: Tokens that a text may have, special tokens included.
         students: The shape of the students.
@@ -73,7 +75,7 @@ class EarlyExitConfig:
     """
 
     teacher_head: Literal["pretrained", "paper"]
-    labels: tuple[str, ...]
+    task: Task
     num_layers: int
     max_length: int
     students: StudentShape = field(default_factory=StudentShape)
@@ -91,8 +93,6 @@ class EarlyExitConfig:
             raise ValueError(
                 f"teacher_head must be one of {TEACHER_HEADS}, got {self.teacher_head!r}"
             )
-        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"labels must be at least 2 different names, got {self.labels}")
         if self.num_layers < 1 or self.max_length < 1:
             raise ValueError(
                 "num_layers and max_length must be positive, "
@@ -104,9 +104,22 @@ class EarlyExitConfig:
                 f"got {len(self.default.thresholds)}"
             )
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the model's outputs, in the order of the logits."""
+        return self.task.labels
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what early_exit.json holds; labels stand beside the task, whatever it is."""
+        return {
+            "labels": list(self.labels),
+            **asdict(self),
+            "task": task_to_json(self.task),
+        }
+
     def to_json(self) -> str:
         """Return the text of early_exit.json."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(self.as_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @staticmethod
     def read(path: Path | OpenFile) -> "EarlyExitConfig":
@@ -124,7 +137,7 @@ class EarlyExitConfig:
                 f"{SCHEMA_VERSION}; upgrade it with `pip install -U fastbert-kit`"
             )
         is_first = type(schema) is int and schema == 1
-        check_keys(path, "", entries, SCHEMA_1_TYPES if is_first else EARLY_EXIT_TYPES)
+        check_keys(path, "", entries, SCHEMA_1_TYPES if is_first else _types_of(entries))
         check_keys(path, "students.", entries["students"], STUDENT_TYPES)
         if entries.get("default") is not None:
             check_keys(path, "default.", entries["default"], DEFAULT_TYPES)
@@ -137,11 +150,12 @@ class EarlyExitConfig:
         check_items(path, "versions", entries["versions"].values(), str)
         try:
             _check_hashes(path, entries)
-            if is_first:
-                entries = _from_schema_1(entries)
+            entries = {"task": {"name": DEFAULT_TASK}} | (
+                _from_schema_1(entries) if is_first else entries
+            )
             changed = {
                 "students": StudentShape(**entries["students"]),
-                "labels": tuple(entries["labels"]),
+                "task": task_from_json(entries.pop("task"), entries.pop("labels")),
                 "default": _default_point(entries["default"]),
             }
             return EarlyExitConfig(**(entries | changed))
@@ -151,6 +165,7 @@ class EarlyExitConfig:
 
 EARLY_EXIT_TYPES: dict[str, tuple[type, ...]] = {
     "teacher_head": (str,),
+    "task": (dict,),
     "labels": (list,),
     "num_layers": (int,),
     "max_length": (int,),
@@ -170,7 +185,9 @@ DEFAULT_TYPES: dict[str, tuple[type, ...]] = {
 }
 # Version 0.1 had one speed, and a criterion that could only be entropy.
 SCHEMA_1_TYPES = {
-    key: kinds for key, kinds in EARLY_EXIT_TYPES.items() if key not in ("default", "teacher_head")
+    key: kinds
+    for key, kinds in EARLY_EXIT_TYPES.items()
+    if key not in ("default", "teacher_head", "task")
 } | {
     "layout": (str,),
     "criterion": (dict,),
@@ -181,6 +198,13 @@ STUDENT_TYPES: dict[str, tuple[type, ...]] = {
     "width": (int,),
     "num_heads": (int,),
 }
+
+
+def _types_of(entries: Mapping[str, Any]) -> Mapping[str, tuple[type, ...]]:
+    """Return what schema 2 holds; before there was a second task it named none."""
+    return {
+        key: kinds for key, kinds in EARLY_EXIT_TYPES.items() if key != "task" or key in entries
+    }
 
 
 def _from_schema_1(entries: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ from fastbert.nn.backbones import backbone_for
 from fastbert.nn.heads import ExitHead, padding_bias
 from fastbert.nn.loading import model_from_folder, refuse_non_finite, tensors_of
 from fastbert.shape import StudentShape
+from fastbert.tasks.known import DEFAULT_TASK, task_from_json
+from fastbert.tasks.task import Task
 
 
 class PaperClassifier(nn.Module):
@@ -90,6 +92,12 @@ class FastBertModel(nn.Module):
         """The classes, in the order of the logits."""
         config: Any = self.teacher.config  # its own types leave the keys open
         return tuple(config.id2label[index] for index in range(config.num_labels))
+
+    @property
+    def task(self) -> Task:
+        """What the model answers, as the teacher's configuration says."""
+        problem = getattr(self.teacher.config, "problem_type", None)
+        return task_from_json({"name": problem or DEFAULT_TASK}, self.labels)
 
     @property
     def device(self) -> torch.device:

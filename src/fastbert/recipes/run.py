@@ -251,7 +251,7 @@ class Run:
         )
         config = EarlyExitConfig(
             teacher_head=teacher_head,
-            labels=model.labels,
+            task=model.task,
             num_layers=model.num_exits,
             max_length=tokenizer.max_length,
             students=students.shape,
@@ -304,7 +304,7 @@ def _checked_tokenizer(
         tokenizer = TextTokenizer.from_folder(written, max_length)
         config = EarlyExitConfig(
             teacher_head=teacher_head,
-            labels=model.labels,
+            task=model.task,
             num_layers=model.num_exits,
             max_length=max_length,
             students=model.student_shape,

@@ -6,6 +6,7 @@ from typing import Any
 from fastbert.tasks.single_label import SingleLabel
 from fastbert.tasks.task import Task
 
+DEFAULT_TASK = SingleLabel.name  # of checkpoints and folders that name none
 TASKS: dict[str, Callable[..., Task]] = {SingleLabel.name: SingleLabel}
 
 

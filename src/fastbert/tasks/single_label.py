@@ -107,7 +107,7 @@ class SingleLabel:
         ValueError: There are fewer than two, or two of one name.
     """
 
-    name: ClassVar[str] = "single_label"
+    name: ClassVar[str] = "single_label_classification"
     hub_tag: ClassVar[str] = "text-classification"
     metrics: ClassVar[Mapping[str, Metric]] = MappingProxyType(
         {"accuracy": ACCURACY, "f1": MACRO_F1}

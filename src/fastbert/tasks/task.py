@@ -61,7 +61,7 @@ class Task(Protocol):
     """What a model answers."""
 
     name: ClassVar[str]
-    """As early_exit.json knows it."""
+    """As early_exit.json knows it, and `problem_type` of a config.json where that has a word."""
 
     hub_tag: ClassVar[str]
     """As the Hugging Face Hub knows it (`pipeline_tag`)."""
