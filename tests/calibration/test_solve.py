@@ -9,7 +9,6 @@ from typing import Any
 import jaxtyping
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score
 
 from fastbert.calibration import solve
 from fastbert.calibration.answerer import PartTimes
@@ -18,163 +17,25 @@ from fastbert.calibration.points import OperatingPoint
 from fastbert.calibration.solve import Calibration
 from fastbert.errors import CalibrationError
 from fastbert.exits.criteria import EntropyCriterion, Measure, ThresholdCriterion
-from fastbert.exits.engine import ExitResult
-from fastbert.exits.measures import (
-    MEASURES,
-    Entropy,
-    Margin,
-    Patience,
-    Stability,
-)
-from fastbert.exits.recorded import RecordedExits, doubts_of
+from fastbert.exits.measures import MEASURES
+from fastbert.exits.recorded import RecordedExits
 from fastbert.shape import ModelShape
-
-EXITS, ROWS, CLASSES = 4, 400, 3
-SHAPE = ModelShape(16, 32, EXITS, CLASSES, student_width=4)
-TIMES = PartTimes(start=0.7, layer=2.0, student=0.3, teacher=0.1)
-
-
-def simulated(seed: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return logits and classes: deeper exits know more, and all know what they do not know."""
-    random = np.random.default_rng(seed)
-    truth = random.integers(CLASSES, size=rows)
-    hard = random.exponential(size=(rows, 1))
-    exits = []
-    for skill in np.linspace(0.7, 2.2, EXITS):
-        noise = random.normal(size=(rows, CLASSES)) * hard
-        exits.append(3 * (skill * np.eye(CLASSES)[truth] + 0.6 * noise))
-    return np.stack(exits).astype(np.float32), truth
-
-
-def calibration(seed: int = 0, rows: int = ROWS, **others: Any) -> Calibration:
-    logits, truth = simulated(seed, rows)
-    lengths = np.random.default_rng(seed).integers(5, 40, size=rows)
-    settings: dict[str, Any] = {"truth": truth, "times": TIMES} | others
-    return Calibration(RecordedExits(logits), lengths=lengths, shape=SHAPE, **settings)
+from tests.calibration.simulated import (
+    CLASSES,
+    EXITS,
+    ROWS,
+    SHAPE,
+    calibration,
+    quality_by_hand,
+    replayed,
+    simulated,
+    usual,
+)
 
 
 def a_goal(aim: str, value: float) -> Goal:
     options: dict[str, Any] = {aim: value}
     return Goal(**options)
-
-
-@cache
-def usual() -> Calibration:
-    return calibration()
-
-
-def replayed(case: Calibration, point: OperatingPoint) -> tuple[ExitResult, np.ndarray]:
-    """Return what the loop gives at these thresholds, and the answers."""
-    result = case.recorded.replay(point.criterion)
-    return result, result.logits.argmax(axis=-1)
-
-
-def quality_by_hand(case: Calibration, answers: np.ndarray) -> dict[str, float]:
-    assert case.truth is not None
-    full = case.recorded.recorded[-1].argmax(axis=-1)
-    return {
-        "accuracy": float(accuracy_score(case.truth, answers)),
-        "f1": float(f1_score(case.truth, answers, average="macro")),
-        "agreement": float(accuracy_score(full, answers)),
-    }
-
-
-# What is a goal.
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "exactly one of max_drop, .*; got none"),
-        ({"metric": "f1"}, "got none"),
-        ({"max_drop": 0.01, "saving": 0.5}, "got max_drop and saving"),
-        ({"min_speedup": 2.0, "latency_ms": 3.0}, "got min_speedup and latency_ms"),
-        ({"saving": 0.5, "metric": "accuracy"}, "metric goes with max_drop, not with saving"),
-        ({"min_speedup": 2.0, "confidence": 0.9}, "confidence goes with max_drop"),
-        ({"max_drop": 0.01, "metric": "f1", "confidence": 0.9}, "F1 is no mean"),
-        ({"max_drop": -0.01}, "max_drop must lie between 0 and 1"),
-        ({"max_drop": 1.5}, "max_drop must lie between 0 and 1.*1.5"),
-        ({"max_drop": float("nan")}, "max_drop must lie"),
-        ({"saving": 1.01}, "saving must lie between 0 and 1"),
-        ({"min_speedup": -1.0}, "min_speedup must lie"),
-        ({"max_mean_layers": -2.0}, "max_mean_layers must lie"),
-        ({"max_flops": float("nan")}, "max_flops must lie"),
-        ({"latency_ms": -0.1}, "latency_ms must lie"),
-        ({"max_drop": 0.01, "confidence": 1.0}, "confidence must lie between 0 and 1"),
-        ({"max_drop": 0.01, "confidence": 0.0}, "confidence must lie between 0 and 1"),
-        ({"max_drop": 0.01, "confidence": 1.1}, "confidence must lie between 0 and 1"),
-        ({"max_drop": 0.0, "confidence": 0.9}, "max_drop be more than 0"),
-    ],
-)
-def test_what_is_no_goal_is_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Goal(**options)
-
-
-def test_a_goal_says_what_it_asks_for() -> None:
-    assert Goal(max_drop=0.0).aim == ("max_drop", 0.0)
-    assert Goal(max_drop=0.01, metric="agreement", confidence=0.9).aim == ("max_drop", 0.01)
-    assert Goal(latency_ms=2.5).aim == ("latency_ms", 2.5)
-
-
-# What a point says of itself.
-
-
-@pytest.mark.parametrize("measure", [Entropy(), Margin(), Patience(), Stability()], ids=repr)
-def test_every_figure_is_what_the_loop_gives(measure: Measure) -> None:
-    case = calibration(seed=3, rows=150, measure=measure)
-    for point in case.points[:: max(1, len(case.points) // 6)]:
-        result, answers = replayed(case, point)
-        quality = quality_by_hand(case, answers)
-        assert point.accuracy == pytest.approx(quality["accuracy"])
-        assert point.macro_f1 == pytest.approx(quality["f1"])
-        assert point.agreement == pytest.approx(quality["agreement"])
-        assert point.mean_exit_layer == pytest.approx(result.exit_layer.mean())
-        counts = [(result.exit_layer == layer).sum() for layer in range(1, EXITS + 1)]
-        assert list(point.exit_layers) == counts
-
-        # Row by row: a student is asked where the row passes it and the criterion watches.
-        flops, times = [], []
-        for layer, length in zip(result.exit_layer.tolist(), case.lengths.tolist(), strict=True):
-            asked = sum(point.criterion.watches(k) for k in range(1, min(layer, EXITS - 1) + 1))
-            at_end = layer == EXITS
-            flops.append(
-                layer * SHAPE.layer_flops(length)
-                + asked * SHAPE.student_flops(length)
-                + at_end * SHAPE.teacher_head_flops(length)
-            )
-            times.append(0.7 + 2.0 * layer + 0.3 * asked + 0.1 * at_end)
-        assert point.flops == pytest.approx(np.mean(flops))
-        assert point.latency_ms == pytest.approx(np.mean(times))
-        watched = [k for k in range(1, EXITS) if point.criterion.watches(k)]
-        speedup = SHAPE.speedup(result.exit_layer, case.lengths, watched)
-        assert point.speedup_flops == pytest.approx(speedup)
-
-
-def test_the_first_point_is_the_full_model_itself() -> None:
-    first = usual().points[0]
-    assert first.thresholds == (0.0,) * (EXITS - 1)
-    assert first.speedup_flops == 1.0
-    assert first.agreement == 1.0
-    assert first.mean_exit_layer == EXITS
-
-
-def test_macro_f1_is_scikit_learns_when_a_class_is_never_answered() -> None:
-    case = usual()
-    logits = case.recorded.recorded.copy()
-    logits[0, :, 2] = -50.0  # student 1 never says class 2
-    mute = replace(case, recorded=RecordedExits(logits))
-    point = mute.point(np.array([1.0, 1.0, 1.0]))
-    answers = logits[0].argmax(axis=-1)
-    assert point.macro_f1 == pytest.approx(f1_score(case.truth, answers, average="macro"))
-
-
-def test_doubts_are_those_of_each_student_with_the_history_it_may_see() -> None:
-    recorded = usual().recorded
-    assert doubts_of(Entropy(), recorded).shape == (EXITS - 1, ROWS)
-    for measure in (Margin(), Stability()):
-        expected = [measure.doubt(recorded.recorded[:k], k) for k in range(1, EXITS)]
-        assert np.array_equal(doubts_of(measure, recorded), np.stack(expected))
 
 
 # Goals without a confidence are kept on the calibration rows.
