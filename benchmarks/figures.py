@@ -45,10 +45,9 @@ def report_of(run: Run) -> ReportData:
                 "speedup_flops": point.speedup_flops,
             }
         )
-    classes = run.test.recorded.recorded.shape[-1]
     return ReportData(
         name=run.dataset,
-        labels=tuple(str(number) for number in range(classes)),
+        task=run.test.task,
         num_layers=run.test.shape.num_layers,
         recorded=run.test.recorded,
         truth=run.test.truth,

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 from machine import write_result
-from recorded import recorded_runs, shape_of
+from recorded import recorded_runs, shape_of, task_of
 from tqdm import tqdm
 
 from fastbert.calibration.goal import Goal, Metric
@@ -91,6 +91,7 @@ def joined(one: Calibration, other: Calibration) -> Calibration:
         np.concatenate([one.truth, other.truth]),
         np.concatenate([one.lengths, other.lengths]),
         one.shape,
+        one.task,
     )
 
 
@@ -103,8 +104,8 @@ def simulated(random: np.random.Generator, rows: int) -> Calibration:
     noise = random.normal(size=(rows, classes)) + 0.7 * random.normal(size=(exits, rows, classes))
     logits = noise + skill[..., None] * 2 * np.eye(classes)[truth]
     shape = shape_of(classes)
-    lengths = np.full(rows, 30)
-    return Calibration(RecordedExits(logits.astype(np.float32)), truth, lengths, shape)
+    recorded, lengths = RecordedExits(logits.astype(np.float32)), np.full(rows, 30)
+    return Calibration(recorded, truth, lengths, shape, task_of(classes))
 
 
 def judge(pool: Pool, goal: Goal, metric: Metric, splits: int) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def take(rows: Calibration, chosen: np.ndarray) -> Calibration:
     """Return the chosen rows; labels may miss a class, which a promise does not mind."""
     assert rows.truth is not None
     kept = RecordedExits(rows.recorded.recorded[:, chosen])
-    return Calibration(kept, rows.truth[chosen], rows.lengths[chosen], rows.shape)
+    return Calibration(kept, rows.truth[chosen], rows.lengths[chosen], rows.shape, rows.task)
 
 
 def drops_and_layers(rows: Calibration, metric: Metric) -> tuple[np.ndarray, np.ndarray]:

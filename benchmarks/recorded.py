@@ -14,6 +14,7 @@ from fastbert.exits.criteria import EntropyCriterion, Measure
 from fastbert.exits.measures import MEASURES, Entropy
 from fastbert.exits.recorded import RecordedExits
 from fastbert.shape import ModelShape
+from fastbert.tasks.single_label import SingleLabel
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,19 @@ def recorded_runs() -> list[Run]:
 def with_measure(run: Run, name: str) -> Run:
     """Return a run whose doubts are measured otherwise; a learned measure is fitted on dev."""
     fits = name == "learned"
-    measure: Measure = fit_learned_exit(run.dev.recorded) if fits else MEASURES[name]()
+    dev = run.dev
+    measure: Measure = fit_learned_exit(dev.recorded, dev.task) if fits else MEASURES[name]()
     return Run(run.dataset, run.seed, measured_by(run.dev, measure), measured_by(run.test, measure))
 
 
 def measured_by(rows: Calibration, measure: Measure) -> Calibration:
     """Return the same rows with another measure of doubt."""
-    return Calibration(rows.recorded, rows.truth, rows.lengths, rows.shape, measure)
+    return Calibration(rows.recorded, rows.truth, rows.lengths, rows.shape, rows.task, measure)
+
+
+def task_of(classes: int) -> SingleLabel:
+    """Return a task whose labels are numbers."""
+    return SingleLabel(tuple(map(str, range(classes))))
 
 
 def shape_of(classes: int, pooling: Any = "first") -> ModelShape:
@@ -63,6 +70,7 @@ def _rows(arrays: Any, split: str, shape: ModelShape) -> Calibration:
         arrays[f"{split}_labels"].astype(np.int64),
         arrays[f"{split}_lengths"].astype(np.int64),
         shape,
+        task_of(shape.num_labels),
         Entropy(),  # the paper's, unless told otherwise
     )
 

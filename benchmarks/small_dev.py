@@ -84,7 +84,8 @@ def draw_by_agreement(work: Path, split: int) -> None:
                 continue
             order = np.random.default_rng([split, size, len(dataset)]).permutation(len(lengths))
             dev, rest = order[:size], order[size:]
-            case = Calibration(RecordedExits(logits[:, dev]), None, lengths[dev], run.dev.shape)
+            kept, shape = RecordedExits(logits[:, dev]), run.dev.shape
+            case = Calibration(kept, None, lengths[dev], shape, run.dev.task)
             shown = []
             for asked in ASKED:
                 plain = min(

@@ -327,7 +327,7 @@ def test_texts_that_behave_otherwise_are_noticed(calibrated: FastBertClassifier)
     one_text = [*examples(1)] * 60  # all leave at one layer
     drift = drift_of(calibrated, one_text, criterion, batch_size=7)
     now = calibrated.record([row.content for row in one_text])
-    assert drift == compare(calibrated.calibration.recorded, now, criterion)
+    assert drift == compare(calibrated.calibration.recorded, now, criterion, calibrated.config.task)
     [layer] = {calibrated.predict(one_text[0].content, criterion).exit_layer}
     assert drift.mean_exit_layer[1] == layer
     assert "leave at other layers" in drift.warnings()[0]

@@ -310,7 +310,9 @@ class FastBertClassifier:
         fitted = None
         if measure == "learned":
             fitted = np.random.default_rng(0).random(len(tokens)) < FITTING_SHARE
-            measure = fit_learned_exit(RecordedExits(recorded.recorded[:, fitted]))
+            measure = fit_learned_exit(
+                RecordedExits(recorded.recorded[:, fitted]), self.config.task
+            )
         elif isinstance(measure, str):
             measure = MEASURES[measure]()
         return Calibration(
@@ -318,6 +320,7 @@ class FastBertClassifier:
             truth,
             lengths,
             self.folder.shape,
+            self.config.task,
             measure=measure,
             fitted=fitted,
             answered_by=self.answerer,

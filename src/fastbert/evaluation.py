@@ -19,8 +19,8 @@ from fastbert.data.example import Example
 from fastbert.exits.criteria import EntropyCriterion, ExitCriterion, ThresholdCriterion
 from fastbert.exits.engine import ExitResult
 from fastbert.processor import processor_name
-from fastbert.tasks.labels import check_labels
-from fastbert.tasks.metrics import macro_f1
+from fastbert.tasks.metrics import scores
+from fastbert.tasks.task import Decisions
 
 TIMED_TEXTS, REPEATS = 50, 3
 DRIFT_TEXTS = 2_000  # that run every layer, to see whether they still behave as calibrated
@@ -32,9 +32,7 @@ class Evaluation:
 
     Args:
         speed: The paper's threshold; None where there is one for each student.
-        accuracy: Share of texts answered right.
-        macro_f1: F1 averaged over the model's classes; one that never occurs and is never
-            answered is left out.
+        metrics: What the answers are worth, by the names of the task's metrics.
         rows: How many texts.
         mean_exit_layer: Encoder layers a text ran on average.
         layers: Encoder layers there are.
@@ -49,8 +47,7 @@ class Evaluation:
     """
 
     speed: float | None
-    accuracy: float
-    macro_f1: float
+    metrics: dict[str, float]
     rows: int
     mean_exit_layer: float
     layers: int
@@ -63,9 +60,21 @@ class Evaluation:
     confidence: float | None = None
     thresholds: list[float] | None = None
 
+    @property
+    def accuracy(self) -> float | None:
+        """Share of texts answered right, where that is a metric of the task."""
+        return self.metrics.get("accuracy")
+
+    @property
+    def macro_f1(self) -> float | None:
+        """F1 averaged over the classes; one that never occurs nor is answered is left out."""
+        return self.metrics.get("macro_f1")
+
     def as_dict(self) -> dict[str, Any]:
         """Return the figures by name, as JSON takes them; those of a goal where there was one."""
         figures = asdict(self)
+        metrics = figures.pop("metrics")
+        figures = {"speed": figures.pop("speed"), **metrics, **figures}
         if self.thresholds is None:
             for name in ("goal", "confidence", "thresholds"):
                 del figures[name]
@@ -93,10 +102,10 @@ def evaluate(
     """
     if not examples:
         raise ValueError("examples must be at least one labelled text, got none")
-    check_labels(examples, classifier.labels)
+    task = classifier.config.task
+    task.check(examples)
     texts = [example.content for example in examples]
-    numbers = {label: number for number, label in enumerate(classifier.labels)}
-    truth = np.array([numbers[str(example.label)] for example in examples])
+    truth = task.array([example.label for example in examples])
     lengths = np.array([len(tokens.ids) for tokens in classifier.encode(texts)])
 
     last = classifier.num_layers
@@ -131,7 +140,7 @@ def drift_of(
         FolderError: The classifier is not calibrated.
     """
     now = classifier.record(_sample(examples, DRIFT_TEXTS), batch_size)
-    return compare(classifier.calibration.recorded, now, criterion)
+    return compare(classifier.calibration.recorded, now, criterion, classifier.config.task)
 
 
 def part_times(classifier: FastBertClassifier, examples: Sequence[Example]) -> PartTimes:
@@ -203,18 +212,16 @@ def _summary(
     classifier: FastBertClassifier,
     criterion: ExitCriterion,
     goal: Goal | None,
-    truth: Int[np.ndarray, " rows"],
+    truth: Decisions,
     lengths: Int[np.ndarray, " rows"],
     result: ExitResult,
     seconds: float,
 ) -> Evaluation:
-    answers = result.logits.argmax(axis=-1)
-    layers, shape = classifier.num_layers, classifier.folder.shape
+    task, layers, shape = classifier.config.task, classifier.num_layers, classifier.folder.shape
     watched = _watched(classifier, criterion)
     return Evaluation(
         speed=criterion.speed if isinstance(criterion, EntropyCriterion) else None,
-        accuracy=float((answers == truth).mean()),
-        macro_f1=macro_f1(answers, truth),
+        metrics=scores(task, task.decide(result.logits), truth),
         rows=len(truth),
         mean_exit_layer=float(result.exit_layer.mean()),
         layers=layers,

@@ -110,7 +110,7 @@ def test_early_exits_are_those_of_the_classifier(folder: ModelFolder, model: Loa
         answers = entry.answer(TEXTS, 7)
         assert answers.exit_layer is not None
         assert answers.exit_layer.tolist() == expected.exit_layer.tolist()
-        assert answers.classes.tolist() == expected.logits.argmax(axis=-1).tolist()
+        assert answers.decisions.tolist() == expected.logits.argmax(axis=-1).tolist()
     assert len(set(layers_of(early))) > 1
 
 
@@ -195,7 +195,7 @@ def test_what_is_not_exported_is_exported_for_the_run(
         assert early.name == "FastBERT onnx fp32, speed=0.6"
         for entry, speed in ((early, SPEED), (full, 0.0)):
             expected = classifier.classify(TEXTS, EntropyCriterion(speed))
-            assert np.array_equal(entry.answer(TEXTS, 9).classes, expected.logits.argmax(axis=-1))
+            assert np.array_equal(entry.answer(TEXTS, 9).decisions, expected.logits.argmax(axis=-1))
         assert list(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())
     assert sorted(path.name for path in folder.path.iterdir()) == before

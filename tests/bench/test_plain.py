@@ -46,8 +46,10 @@ def expected_classes(folder: ModelFolder) -> list[int]:
 def answers_alike(entry: Contender, expected: list[int]) -> bool:
     together, alone = entry.answer(TEXTS, 7), [entry.answer([text], 1) for text in TEXTS]
     assert together.exit_layer is None
-    one_by_one = np.concatenate([answer.classes for answer in alone])
-    return bool(np.array_equal(together.classes, expected) and np.array_equal(one_by_one, expected))
+    one_by_one = np.concatenate([answer.decisions for answer in alone])
+    return bool(
+        np.array_equal(together.decisions, expected) and np.array_equal(one_by_one, expected)
+    )
 
 
 def test_plain_contenders_answer_as_the_model(
@@ -74,7 +76,7 @@ def test_plain_contenders_answer_as_the_model(
         others = {entry.name: entry for entry in field if entry.precision != "fp32"}
         assert {"ONNX Runtime int8", "OpenVINO int8"} <= others.keys()
         for entry in others.values():  # coarser arithmetic, which may turn a close call
-            assert np.mean(entry.answer(TEXTS, 7).classes == expected) > 0.8, entry.name
+            assert np.mean(entry.answer(TEXTS, 7).decisions == expected) > 0.8, entry.name
         assert not any(entry.is_ours for entry in field)
         assert list(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())

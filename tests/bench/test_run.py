@@ -18,6 +18,7 @@ from fastbert.data.example import Example
 from fastbert.errors import DataError
 from fastbert.exits.criteria import EntropyCriterion
 from fastbert.folder.read import ModelFolder
+from fastbert.tasks.single_label import SingleLabel
 from tests.bench.models import SPEED, varied_folder
 from tests.tiny_data import examples
 
@@ -76,15 +77,21 @@ def entry(name: str, full_depth: str | None = None, precision: str = "fp32") -> 
 def made_up() -> tuple[list[Timed], Sample]:
     """Return three contenders whose machine became slower, and 4 texts of a model of 6 layers."""
     layers = np.array([1, 2, 3, 6])  # 3 on average: twice as fast at best
-    sample = Sample(ROWS[:4], np.array([10, 10, 10, 30]), np.array([0, 1, 2, 0]), 6)
+    sample = Sample(
+        ROWS[:4],
+        np.array([10, 10, 10, 30]),
+        np.array([0, 1, 2, 0]),
+        6,
+        SingleLabel(("no", "perhaps", "yes")),
+    )
     early = Answers(np.array([0, 1, 1, 0]), layers)
     full = Answers(np.array([0, 1, 2, 0]), np.full(4, 6))
     slower = np.array([1.0, 2.0, 4.0])
     field = [
         Timed(entry(EARLY, FULL), 32, early, 0.5 * slower),
         Timed(entry(FULL), 32, full, 0.8 * slower),
-        Timed(entry(PIPELINE), 32, Answers(full.classes), 1.0 * slower),
-        Timed(entry(PLAIN, precision="int8"), 32, Answers(full.classes), 2.0 * slower),
+        Timed(entry(PIPELINE), 32, Answers(full.decisions), 1.0 * slower),
+        Timed(entry(PLAIN, precision="int8"), 32, Answers(full.decisions), 2.0 * slower),
     ]
     return field, sample
 

@@ -12,9 +12,11 @@ from fastbert.calibration.solve import Calibration
 from fastbert.exits.engine import ExitResult
 from fastbert.exits.recorded import RecordedExits
 from fastbert.shape import ModelShape
+from fastbert.tasks.single_label import SingleLabel
 
 EXITS, ROWS, CLASSES = 4, 400, 3
 SHAPE = ModelShape(16, 32, EXITS, CLASSES, student_width=4)
+TASK = SingleLabel(tuple("abcdefgh"[:CLASSES]))
 TIMES = PartTimes(start=0.7, layer=2.0, student=0.3, teacher=0.1)
 
 
@@ -34,7 +36,7 @@ def calibration(seed: int = 0, rows: int = ROWS, **others: Any) -> Calibration:
     logits, truth = simulated(seed, rows)
     lengths = np.random.default_rng(seed).integers(5, 40, size=rows)
     settings: dict[str, Any] = {"truth": truth, "times": TIMES} | others
-    return Calibration(RecordedExits(logits), lengths=lengths, shape=SHAPE, **settings)
+    return Calibration(RecordedExits(logits), lengths=lengths, shape=SHAPE, task=TASK, **settings)
 
 
 @cache

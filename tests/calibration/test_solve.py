@@ -25,6 +25,7 @@ from tests.calibration.simulated import (
     EXITS,
     ROWS,
     SHAPE,
+    TASK,
     calibration,
     quality_by_hand,
     replayed,
@@ -282,7 +283,7 @@ def test_an_answer_that_is_no_number_is_refused_with_its_place(value: float) -> 
     logits[3, 17] = value
     recorded = RecordedExits(logits)
     with pytest.raises(CalibrationError, match=r"after layer 3 to row 7 .*2 of 50 rows"):
-        Calibration(recorded, None, np.full(50, 9), SHAPE)
+        Calibration(recorded, None, np.full(50, 9), SHAPE, TASK)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "f1"])
@@ -321,7 +322,9 @@ def drawn_from_pool(seed: int, rows: int, **others: Any) -> Calibration:
     chosen = random.integers(POOL, size=rows)
     settings: dict[str, Any] = {"truth": truth[chosen]} | others
     lengths = random.integers(5, 40, size=rows)
-    return Calibration(RecordedExits(logits[:, chosen]), lengths=lengths, shape=SHAPE, **settings)
+    return Calibration(
+        RecordedExits(logits[:, chosen]), lengths=lengths, shape=SHAPE, task=TASK, **settings
+    )
 
 
 @cache
@@ -414,7 +417,7 @@ def test_a_promise_that_no_early_exit_keeps_runs_every_layer(
 ) -> None:
     logits, _ = simulated(0, ROWS)
     logits[:-1] = -5 * logits[-1]  # students that are sure of anything but the teacher's answer
-    case = Calibration(RecordedExits(logits), None, np.full(ROWS, 9), SHAPE)
+    case = Calibration(RecordedExits(logits), None, np.full(ROWS, 9), SHAPE, TASK)
     point = case.solve(Goal(max_drop=0.02, confidence=0.9))
     assert true_layers(point, case) == {EXITS}
     assert "no early exit can be promised" in caplog.text
@@ -435,7 +438,9 @@ def test_rows_that_the_measure_was_fitted_on_test_nothing(
     logits[:-1, spoilt] = -5 * logits[-1, spoilt]
     goal = Goal(max_drop=0.1, confidence=0.9)
     for fitted, leaves in ((spoilt, True), (~spoilt, False)):
-        case = Calibration(RecordedExits(logits), None, np.full(ROWS, 9), SHAPE, fitted=fitted)
+        case = Calibration(
+            RecordedExits(logits), None, np.full(ROWS, 9), SHAPE, TASK, fitted=fitted
+        )
         assert (case.solve(goal).mean_exit_layer < EXITS) == leaves
 
 
@@ -497,7 +502,7 @@ def test_f1_notices_a_rare_class_that_accuracy_overlooks() -> None:
     teacher = 6.0 * np.eye(2)[truth]
     logits = np.stack([students, students, students, teacher]).astype(np.float32)
     shape = ModelShape(16, 32, EXITS, 2, student_width=4)
-    rows = Calibration(RecordedExits(logits), truth, np.full(ROWS, 9), shape)
+    rows = Calibration(RecordedExits(logits), truth, np.full(ROWS, 9), shape, TASK)
 
     by_accuracy = rows.solve(Goal(max_drop=0.1, metric="accuracy"))
     by_f1 = rows.solve(Goal(max_drop=0.1, metric="f1"))

@@ -41,6 +41,7 @@ from fastbert.exits.measures import (
 )
 from fastbert.exits.recorded import RecordedExits, ReplayState, doubts_of
 from fastbert.shape import ModelShape
+from fastbert.tasks.single_label import SingleLabel
 
 EXITS, ROWS, CLASSES = 4, 30, 7
 STUDENTS = EXITS - 1
@@ -449,7 +450,8 @@ class SecondGuess(Measure):
 def test_a_measure_of_ones_own_works_in_the_loop_and_in_calibration() -> None:
     recorded = RecordedExits(random_logits(rows=60))
     shape = ModelShape(16, 32, EXITS, CLASSES, student_width=4)
-    calibration = Calibration(recorded, None, np.full(60, 11), shape, measure=SecondGuess())
+    task = SingleLabel(tuple("abcdefgh"[:CLASSES]))
+    calibration = Calibration(recorded, None, np.full(60, 11), shape, task, measure=SecondGuess())
     point = calibration.solve(Goal(max_mean_layers=2.5))
 
     second = np.sort([[softmax(z) for z in exit_] for exit_ in recorded.recorded[:-1]])[..., -2]

@@ -37,6 +37,7 @@ from fastbert.export.int8 import quantised
 from fastbert.folder.read import open_folder
 from fastbert.nn.backend import TorchBackend
 from fastbert.nn.model import FastBertModel
+from fastbert.tasks.single_label import SingleLabel
 from fastbert.text import TextTokenizer, TokenBatch, Tokens
 from tests.exported import pieces_of
 from tests.tiny_data import LABELS, examples
@@ -45,6 +46,7 @@ from tests.tiny_folder import MAX_LENGTH, save_model
 # RoBERTa has 5 layers here, so 4 students and 3 classes, and looks its positions up in a table.
 FAMILY, LAYERS, POSITIONS = "roberta", 5, 33
 MEASURES = [Entropy(), TopEntropy(2), TopEntropy(5), MaxProbability(), Margin(), Energy()]
+TASK = SingleLabel(LABELS)
 METADATA = {
     "labels": json.dumps(LABELS),
     "num_layers": str(LAYERS),
@@ -92,7 +94,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 @pytest.fixture(scope="module")
 def by_entropy(exported: Exported) -> ort.InferenceSession:
-    return session_of(adaptive_model(exported.pieces, Entropy(), METADATA))
+    return session_of(adaptive_model(exported.pieces, Entropy(), TASK, METADATA))
 
 
 def session_of(model: onnx.ModelProto, **options: Any) -> ort.InferenceSession:
@@ -137,7 +139,7 @@ def assert_as_the_engine(
 def test_every_measure_lets_the_rows_leave_that_the_engine_does(
     exported: Exported, measure: Measure
 ) -> None:
-    session = session_of(adaptive_model(exported.pieces, measure, METADATA))
+    session = session_of(adaptive_model(exported.pieces, measure, TASK, METADATA))
     for exits in [(1, 2, 3, 4), (2, 4), (3,)]:
         thresholds = exported.thresholds(measure, exits)
         criterion = ThresholdCriterion(measure, tuple(thresholds))
@@ -201,7 +203,7 @@ layer (float[rows, length, 2] hidden, int64[rows, length] attention_mask)
 def test_a_row_whose_doubt_is_the_threshold_goes_on() -> None:
     embeddings, layer, last = (onnx.parser.parse_model(text) for text in (EMBEDDINGS, LAYER, LAYER))
     del last.graph.output[0]
-    session = session_of(adaptive_model([embeddings, layer, last], Margin(), {}))
+    session = session_of(adaptive_model([embeddings, layer, last], Margin(), TASK, {}))
     tokens = {name: np.ones((3, 4), np.int64) for name in ("input_ids", "attention_mask")}
     for speed, exit_layer in [(1.0, 2), (np.nextafter(np.float32(1), np.float32(2)), 1)]:
         _, left = session.run(None, tokens | {"speed": np.array([speed], np.float32)})
@@ -224,7 +226,7 @@ def test_only_what_is_needed_is_computed(
     exported: Exported, tmp_path: Path, speed: list[float], layers: set[int], students: set[int]
 ) -> None:
     session = session_of(
-        adaptive_model(exported.pieces, Entropy(), METADATA),
+        adaptive_model(exported.pieces, Entropy(), TASK, METADATA),
         enable_profiling=True,
         profile_file_prefix=str(tmp_path / "profile"),
     )
@@ -247,7 +249,7 @@ def products_by_layer(profile: Path) -> set[tuple[int, str]]:
 def test_rows_that_left_are_not_computed_again(exported: Exported, tmp_path: Path) -> None:
     thresholds = exported.thresholds(Entropy())
     session = session_of(
-        adaptive_model(exported.pieces, Entropy(), METADATA),
+        adaptive_model(exported.pieces, Entropy(), TASK, METADATA),
         enable_profiling=True,
         profile_file_prefix=str(tmp_path / "profile"),
     )
@@ -267,7 +269,7 @@ def test_rows_that_left_are_not_computed_again(exported: Exported, tmp_path: Pat
 
 def test_the_file_is_valid_and_says_what_it_is(exported: Exported) -> None:
     before = [piece.SerializeToString(deterministic=True) for piece in exported.pieces]
-    model = adaptive_model(exported.pieces, Entropy(), METADATA)
+    model = adaptive_model(exported.pieces, Entropy(), TASK, METADATA)
     assert [piece.SerializeToString(deterministic=True) for piece in exported.pieces] == before
 
     onnx.checker.check_model(model, full_check=True)
@@ -290,15 +292,15 @@ def test_the_file_is_valid_and_says_what_it_is(exported: Exported) -> None:
 
 
 def test_the_file_tells_nothing_of_the_machine(exported: Exported) -> None:
-    content = adaptive_model(exported.pieces, Entropy(), METADATA).SerializeToString()
+    content = adaptive_model(exported.pieces, Entropy(), TASK, METADATA).SerializeToString()
     assert b"stack_trace" not in content
     assert str(Path(fastbert.__file__).parent).encode() not in content
 
 
 def test_weights_that_layers_share_are_kept_once(exported: Exported) -> None:
     embeddings, first, *_, last = exported.pieces
-    short = adaptive_model([embeddings, first, last], Entropy(), METADATA)
-    long = adaptive_model([embeddings, first, first, first, first, last], Entropy(), METADATA)
+    short = adaptive_model([embeddings, first, last], Entropy(), TASK, METADATA)
+    long = adaptive_model([embeddings, first, first, first, first, last], Entropy(), TASK, METADATA)
     assert sizes(long) == pytest.approx(sizes(short), abs=200)  # but for their numbers
 
 
@@ -312,7 +314,7 @@ def sizes(model: onnx.ModelProto) -> int:
 
 def test_pieces_of_int8_can_be_joined_as_well(exported: Exported) -> None:
     pieces = [exported.pieces[0], *map(quantised, exported.pieces[1:])]
-    model = adaptive_model(pieces, Entropy(), METADATA)
+    model = adaptive_model(pieces, Entropy(), TASK, METADATA)
     onnx.checker.check_model(model, full_check=True)
     # Nobody checks the processor where this file runs: 2 x 127 x 127 fits into 16 bits anywhere.
     zeros = [
@@ -323,7 +325,7 @@ def test_pieces_of_int8_can_be_joined_as_well(exported: Exported) -> None:
     assert [int(zero) for zero in zeros] == [64]
     in_int8, in_float = (
         session_of(model),
-        session_of(adaptive_model(exported.pieces, Entropy(), METADATA)),
+        session_of(adaptive_model(exported.pieces, Entropy(), TASK, METADATA)),
     )
     together = run(in_int8, exported.batch, [0.0])
     np.testing.assert_allclose(together[0], run(in_float, exported.batch, [0.0])[0], atol=0.05)
@@ -341,7 +343,7 @@ def test_pieces_of_int8_can_be_joined_as_well(exported: Exported) -> None:
 
 def test_a_measure_that_looks_back_is_refused(exported: Exported) -> None:
     with pytest.raises(ValueError, match=r"Entropy, TopEntropy, .*Energy, got Patience"):
-        adaptive_model(exported.pieces, Patience(), METADATA)
+        adaptive_model(exported.pieces, Patience(), TASK, METADATA)
 
 
 @pytest.mark.parametrize(
@@ -366,7 +368,7 @@ def test_wrong_inputs_are_errors_that_say_what_is_wrong(
 
 def test_more_thresholds_than_one_student_has_are_an_error(exported: Exported) -> None:
     embeddings, first, *_, last = exported.pieces
-    session = session_of(adaptive_model([embeddings, first, last], Entropy(), METADATA))
+    session = session_of(adaptive_model([embeddings, first, last], Entropy(), TASK, METADATA))
     too_many = {"speed": np.ones(2, np.float32)}
     with pytest.raises(Exception, match="speed_must_have_1_or_1_values"):
         session.run(None, feeds_of(6) | too_many)
@@ -390,7 +392,7 @@ def feeds_of(length: int) -> dict[str, np.ndarray]:
 def test_the_python_example_runs_without_fastbert(exported: Exported) -> None:
     (exported.folder / "onnx").mkdir()
     onnx.save(
-        adaptive_model(exported.pieces, Entropy(), METADATA),
+        adaptive_model(exported.pieces, Entropy(), TASK, METADATA),
         exported.folder / "onnx" / "adaptive.onnx",
     )
     texts = [example.text for example in examples(5, seed=2)] + ["lovely " * 50]

@@ -42,6 +42,7 @@ from fastbert.folder.config import EarlyExitConfig
 from fastbert.folder.names import CALIBRATION_FILE
 from fastbert.folder.read import ModelFolder, open_folder
 from fastbert.folder.write import copy_folder, seal
+from fastbert.tasks.single_label import SingleLabel
 from tests.folder.test_folder import (
     FOREIGN,
     LABELS,
@@ -99,7 +100,9 @@ def calibration(folder: ModelFolder, seed: int = 0, rows: int = ROWS, **others: 
     skill = np.linspace(0.5, 3, EXITS)[:, None, None] * np.eye(CLASSES)[truth]
     logits = (skill + random.normal(size=(EXITS, rows, CLASSES))).astype(np.float32)
     given: dict[str, Any] = {"truth": truth, "lengths": random.integers(3, 60, size=rows)}
-    return Calibration(RecordedExits(logits), shape=folder.shape, **(given | others))
+    return Calibration(
+        RecordedExits(logits), shape=folder.shape, task=folder.config.task, **(given | others)
+    )
 
 
 def learned() -> dict[str, Any]:
@@ -301,7 +304,7 @@ def test_answers_in_another_order_of_labels_are_refused(folder: ModelFolder) -> 
     labels = LABELS[::-1]
     change_config(folder.path, id2label={str(k): label for k, label in enumerate(labels)})
     with pytest.raises(FolderError, match="made with another order of labels; calibrate again"):
-        load_calibration(reseal(sealed, labels=labels))
+        load_calibration(reseal(sealed, task=SingleLabel(labels)))
 
 
 def test_a_record_with_a_missing_or_an_unknown_key_is_refused(folder: ModelFolder) -> None:

@@ -10,6 +10,7 @@ from fastbert.exits.recorded import RecordedExits
 from fastbert.report import analysis
 from fastbert.report.analysis import ReportData, Table
 from fastbert.shape import ModelShape
+from fastbert.tasks.single_label import SingleLabel
 
 EXITS, ROWS, CLASSES = 5, 120, 3
 SHAPE = ModelShape(hidden_size=32, intermediate_size=64, num_layers=EXITS, num_labels=CLASSES)
@@ -23,7 +24,7 @@ def made_up(**changes: Any) -> ReportData:
     logits[:, np.arange(ROWS), truth] += np.linspace(0, 3, EXITS)[:, None]
     report = ReportData(
         name="model",
-        labels=("no", "perhaps", "yes"),
+        task=SingleLabel(("no", "perhaps", "yes")),
         num_layers=EXITS,
         recorded=RecordedExits(logits),
         truth=truth,
@@ -238,7 +239,7 @@ def test_without_labels_quality_is_agreement_with_the_teacher() -> None:
     ("change", "said"),
     [
         ({"num_layers": 4}, "num_layers"),
-        ({"labels": ("no", "yes")}, "labels"),
+        ({"task": SingleLabel(("no", "yes"))}, "labels"),
         ({"texts": ["one"]}, "texts"),
         ({"doubts": np.zeros((EXITS, ROWS))}, "doubts"),
     ],

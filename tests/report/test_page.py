@@ -17,6 +17,7 @@ from fastbert.report import analysis
 from fastbert.report.analysis import ReportData
 from fastbert.report.page import cell, exhibits, write_report
 from fastbert.shape import ModelShape
+from fastbert.tasks.single_label import SingleLabel
 
 ALERT = "<script>alert(1)</script>"
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -29,7 +30,7 @@ def made_up(exits: int, rows: int, classes: int, **changes: Any) -> ReportData:
     logits[:, np.arange(rows), truth] += np.linspace(1, 5, exits)[:, None]
     report = ReportData(
         name="a model",
-        labels=tuple(f"class{number}" for number in range(classes)),
+        task=SingleLabel(tuple(f"class{number}" for number in range(classes))),
         num_layers=exits,
         recorded=RecordedExits(logits),
         truth=truth,
@@ -165,7 +166,7 @@ def test_figures_follow_light_and_dark(html: str) -> None:
 def test_texts_and_names_of_users_are_escaped(tmp_path: Path) -> None:
     report = full(
         name=ALERT,
-        labels=(ALERT, "$x^2$ & <b>", "意图"),
+        task=SingleLabel((ALERT, "$x^2$ & <b>", "意图")),
         criterion_name=ALERT,
         calibration={ALERT: ALERT},
         facts={ALERT: ALERT},
@@ -295,7 +296,7 @@ def test_what_was_there_stays_if_writing_fails(
 def test_more_classes_than_fit_are_cut_off_and_long_names_shortened(tmp_path: Path) -> None:
     name = "{0:03}_a_name_that_is_far_too_long_for_an_axis_{0:03}"
     labels = tuple(name.format(number) for number in range(99))
-    html = page(made_up(2, 900, 99, labels=labels), tmp_path)
+    html = page(made_up(2, 900, 99, task=SingleLabel(labels)), tmp_path)
     wide = html[html.index('<div class="wide"><svg role="img" aria-labelledby="per_class') :]
     drawn = re.findall(r">(\d{3}_[^<]*…[^<]*)</text>", wide[: wide.index("</svg>")])
     assert len(drawn) == 80

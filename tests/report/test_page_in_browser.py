@@ -19,6 +19,7 @@ from fastbert.exits.recorded import RecordedExits
 from fastbert.report.analysis import ReportData
 from fastbert.report.page import write_report
 from fastbert.shape import ModelShape
+from fastbert.tasks.single_label import SingleLabel
 
 
 class Browser:
@@ -137,7 +138,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     epochs = [{"epoch": epoch, "loss": 1 / epoch, "accuracy": 0.9} for epoch in (1, 2)]
     report = ReportData(
         name="<i>" + "model" * 30,
-        labels=("no", "x" * 90, "<script>alert(1)</script>"),
+        task=SingleLabel(("no", "x" * 90, "<script>alert(1)</script>")),
         num_layers=exits,
         recorded=RecordedExits(logits),
         truth=truth,

@@ -1,6 +1,7 @@
 """Who takes part: what a contender is, and this model in its runtimes, at full depth and at goals.
 
-A contender gets texts, since tokenisation is part of what users wait for, and answers with classes.
+A contender gets texts, since tokenisation is part of what users wait for, and gives
+decisions.
 All are in memory throughout, because they take turns.
 """
 
@@ -27,6 +28,7 @@ from fastbert.folder.read import ModelFolder
 from fastbert.folder.write import copy_folder
 from fastbert.running import PRECISIONS as EXPORTED_PRECISIONS
 from fastbert.running import Precision, Runtime
+from fastbert.tasks.task import Decisions
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +53,11 @@ class Answers:
     """What a contender makes of texts.
 
     Args:
-        classes: The number of each text's class.
+        decisions: The answer to each text, as a number.
         exit_layer: How many encoder layers each ran; None if all ran every layer.
     """
 
-    classes: Int[np.ndarray, " rows"]
+    decisions: Decisions
     exit_layer: Int[np.ndarray, " rows"] | None = None
 
 
@@ -296,7 +298,7 @@ def _classify(
     batch_size: int,
 ) -> Answers:
     result = classifier.classify(texts, criterion, batch_size)
-    return Answers(result.logits.argmax(axis=-1), result.exit_layer)
+    return Answers(classifier.config.task.decide(result.logits), result.exit_layer)
 
 
 def _shown(setting: Setting | None) -> str:

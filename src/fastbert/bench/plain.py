@@ -23,6 +23,7 @@ from fastbert.bench.contenders import Answers, Contender, installed, left_out_if
 from fastbert.bench.results import Failure
 from fastbert.classifier import Text
 from fastbert.folder.read import ModelFolder
+from fastbert.tasks.task import Task
 from fastbert.text import TextTokenizer, batches_of_similar_length
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ PIPELINE = "Hugging Face pipeline"
 PLAIN_BATCH = 32  # at most; larger batches were slower for every one of them
 
 Feeds = Mapping[str, np.ndarray]
-Run = Callable[[Feeds], Float[np.ndarray, "rows classes"]]
+Run = Callable[[Feeds], Float[np.ndarray, "rows outputs"]]
 """From the tokens of a batch, by name, to its logits."""
 
 
@@ -72,8 +73,7 @@ def _pipelines(folder: ModelFolder, threads: int) -> Iterator[Contender]:
         dtype=torch.float32,
         trust_remote_code=False,  # else transformers asks on stdin
     )
-    numbers = {label: number for number, label in enumerate(folder.config.labels)}
-    given = partial(_ask_pipeline, pipe, numbers, folder.config.max_length)
+    given = partial(_ask_pipeline, pipe, folder.config.task, folder.config.max_length)
     yield Contender(PIPELINE, "torch", "fp32", threads, given)
     yield Contender(
         f"{PIPELINE}, sorted", "torch", "fp32", threads, partial(_sorted, given), in_bulk_only=True
@@ -81,14 +81,14 @@ def _pipelines(folder: ModelFolder, threads: int) -> Iterator[Contender]:
 
 
 def _ask_pipeline(
-    pipe: Any, numbers: Mapping[str, int], max_length: int, texts: Sequence[Text], batch_size: int
+    pipe: Any, task: Task, max_length: int, texts: Sequence[Text], batch_size: int
 ) -> Answers:
     rows = [
         text if isinstance(text, str) else {"text": text[0], "text_pair": text[1]} for text in texts
     ]
     batch_size = min(batch_size, PLAIN_BATCH)
     found = pipe(rows, batch_size=batch_size, truncation=True, max_length=max_length)
-    return Answers(np.array([numbers[answer["label"]] for answer in found]))
+    return Answers(task.array([answer["label"] for answer in found]))
 
 
 def _sorted(
@@ -99,9 +99,9 @@ def _sorted(
         len(text) if isinstance(text, str) else len(text[0]) + len(text[1]) for text in texts
     ]
     order = np.argsort(lengths, kind="stable")[::-1]
-    classes = np.empty(len(texts), np.int64)
-    classes[order] = answer([texts[row] for row in order], batch_size).classes
-    return Answers(classes)
+    decisions = np.empty(len(texts), np.int64)
+    decisions[order] = answer([texts[row] for row in order], batch_size).decisions
+    return Answers(decisions)
 
 
 # One graph in ONNX Runtime and in OpenVINO.
@@ -141,21 +141,21 @@ def _graphs(
     for (runtime_name, runtime, precision), load in runs.items():
         name = f"{runtime_name} {precision}"
         with left_out_if_it_fails(name, failures):
-            answer = partial(_by_batches, tokenizer, load())
+            answer = partial(_by_batches, tokenizer, folder.config.task, load())
             found.append(Contender(name, runtime, precision, threads, answer))
     return found
 
 
 def _by_batches(
-    tokenizer: TextTokenizer, run: Run, texts: Sequence[Text], batch_size: int
+    tokenizer: TextTokenizer, task: Task, run: Run, texts: Sequence[Text], batch_size: int
 ) -> Answers:
     tokens = tokenizer.encode(texts)
-    classes = np.empty(len(tokens), np.int64)
+    decisions = np.empty(len(tokens), np.int64)
     batch_size = min(batch_size, PLAIN_BATCH)
     for rows in batches_of_similar_length([len(row) for row in tokens], batch_size):
         batch = tokenizer.collate([tokens[row] for row in rows])
-        classes[rows] = run(batch.arrays).argmax(axis=-1)
-    return Answers(classes)
+        decisions[rows] = task.decide(run(batch.arrays))
+    return Answers(decisions)
 
 
 # How each runtime is set up.

@@ -33,7 +33,8 @@ from fastbert.data.example import Example
 from fastbert.errors import ExportError
 from fastbert.folder.read import ModelFolder
 from fastbert.system import versions
-from fastbert.tasks.labels import check_labels
+from fastbert.tasks.metrics import agreement
+from fastbert.tasks.task import Decisions, Task
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +48,16 @@ class Sample:
     Args:
         examples: The texts with what is known of them.
         lengths: Tokens of each.
-        truth: The number of each one's class; None where not all are labelled.
+        truth: The right answer to each, as a number; None where not all are labelled.
         num_layers: Encoder layers of the model.
+        task: What is answered.
     """
 
     examples: Sequence[Example]
     lengths: Int[np.ndarray, " rows"]
-    truth: Int[np.ndarray, " rows"] | None
+    truth: Decisions | None
     num_layers: int
+    task: Task
 
     @classmethod
     def of(cls, folder: ModelFolder, examples: Sequence[Example], most: int) -> "Sample":
@@ -63,11 +66,10 @@ class Sample:
         chosen = [examples[place] for place in places]
         tokenizer = folder.text_tokenizer()
         lengths = [len(tokens) for tokens in tokenizer.encode([row.content for row in chosen])]
-        numbers = {label: number for number, label in enumerate(folder.config.labels)}
-        truth = None
+        task, truth = folder.config.task, None
         if is_labelled(examples):
-            truth = np.array([numbers[row.label or ""] for row in chosen])
-        return cls(chosen, np.array(lengths), truth, folder.config.num_layers)
+            truth = task.array([row.label for row in chosen])
+        return cls(chosen, np.array(lengths), truth, folder.config.num_layers, task)
 
 
 def is_labelled(examples: Sequence[Example]) -> bool:
@@ -137,7 +139,7 @@ def bench(
             f"batch_size must be at least 2, got {batch_size}; texts one at a time are timed anyway"
         )
     if is_labelled(examples):
-        check_labels(examples, folder.config.labels)
+        folder.config.task.check(examples)
     targets = [Target.read(text) for text in runtimes] or targets_of(folder)
     warn_if_busy()
     facts = machine()  # the load is that of others, before we add ours
@@ -231,7 +233,7 @@ def _answer_one(contender: Contender, text: Text) -> Answers:
 def _joined(answers: Sequence[Answers]) -> Answers:
     layers = [answer.exit_layer for answer in answers if answer.exit_layer is not None]
     return Answers(
-        np.concatenate([answer.classes for answer in answers]),
+        np.concatenate([answer.decisions for answer in answers]),
         np.concatenate(layers) if layers else None,
     )
 
@@ -246,19 +248,19 @@ def measurements(field: Sequence[Timed], sample: Sample) -> list[Measurement]:
     return [_measurement(timed, by_name, sample, plain) for timed in field]
 
 
-def _plain_answers(field: Sequence[Timed]) -> Int[np.ndarray, " rows"] | None:
+def _plain_answers(field: Sequence[Timed]) -> Decisions | None:
     """Return the pipeline's answers or, where it does not take part, the model's at full depth."""
     full = [timed for timed in field if timed.contender.full_depth is None]
     pipelines = [timed for timed in full if timed.contender.name == PIPELINE]
     ours = [timed for timed in full if timed.contender.is_ours]
-    return next((timed.answers.classes for timed in [*pipelines, *ours]), None)
+    return next((timed.answers.decisions for timed in [*pipelines, *ours]), None)
 
 
 def _measurement(
     timed: Timed,
     by_name: Mapping[str, Timed],
     sample: Sample,
-    plain: Int[np.ndarray, " rows"] | None,
+    plain: Decisions | None,
 ) -> Measurement:
     entry = timed.contender
     spread = latency(timed.single) if timed.single is not None else None
@@ -278,8 +280,8 @@ def _measurement(
         p50_ms=spread.p50_ms if spread else None,
         p95_ms=spread.p95_ms if spread else None,
         p99_ms=spread.p99_ms if spread else None,
-        accuracy=_share_alike(timed.answers, sample.truth),
-        agreement=_share_alike(timed.answers, plain),
+        accuracy=_share_alike(sample.task, timed.answers, sample.truth),
+        agreement=_share_alike(sample.task, timed.answers, plain),
         mean_exit_layer=float(sample.num_layers if layers is None else layers.mean()),
         layers=sample.num_layers,
         share_of_saving=by_rows,
@@ -287,8 +289,8 @@ def _measurement(
     )
 
 
-def _share_alike(answers: Answers, others: Int[np.ndarray, " rows"] | None) -> float | None:
-    return None if others is None else float(np.mean(answers.classes == others))
+def _share_alike(task: Task, answers: Answers, others: Decisions | None) -> float | None:
+    return None if others is None else agreement(task, answers.decisions, others)
 
 
 def compared(field: Sequence[Timed]) -> Iterator[Ratio]:

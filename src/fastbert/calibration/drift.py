@@ -13,6 +13,7 @@ from scipy.stats import chi2_contingency, fisher_exact
 
 from fastbert.exits.criteria import ExitCriterion
 from fastbert.exits.recorded import RecordedExits
+from fastbert.tasks.task import Task
 
 ALARM = 0.001  # chance of a false alarm, for each of the two signs
 
@@ -51,16 +52,19 @@ class Drift:
         return lines
 
 
-def compare(before: RecordedExits, now: RecordedExits, criterion: ExitCriterion) -> Drift:
+def compare(
+    before: RecordedExits, now: RecordedExits, criterion: ExitCriterion, task: Task
+) -> Drift:
     """Replay one setting on calibration rows and on new ones, and compare.
 
     Args:
         before: What all exits answered on the calibration rows.
         now: The same on new rows.
         criterion: The exit rule in use.
+        task: What is answered.
     """
     layers, agreeing = zip(
-        *(_signs(recorded, criterion) for recorded in (before, now)), strict=True
+        *(_signs(recorded, criterion, task) for recorded in (before, now)), strict=True
     )
     exits = [np.bincount(exit_layers, minlength=before.num_exits + 1) for exit_layers in layers]
     answers = [[int(agrees.sum()), int((~agrees).sum())] for agrees in agreeing]
@@ -72,11 +76,13 @@ def compare(before: RecordedExits, now: RecordedExits, criterion: ExitCriterion)
     )
 
 
-def _signs(recorded: RecordedExits, criterion: ExitCriterion) -> tuple[np.ndarray, np.ndarray]:
+def _signs(
+    recorded: RecordedExits, criterion: ExitCriterion, task: Task
+) -> tuple[np.ndarray, np.ndarray]:
     """Return each row's exit layer, and whether its answer is the teacher's."""
     result = recorded.replay(criterion)
-    teacher = recorded.recorded[-1].argmax(axis=-1)
-    return result.exit_layer, result.logits.argmax(axis=-1) == teacher
+    losses = task.losses(task.decide(result.logits), task.decide(recorded.recorded[-1]))
+    return result.exit_layer, losses == 0
 
 
 def _p_same(counts: Sequence[np.ndarray]) -> float:

@@ -6,6 +6,7 @@ from typing import Literal, TypedDict, get_args
 import numpy as np
 
 Metric = Literal["accuracy", "f1", "agreement"]
+AGREEMENT = "agreement"  # with the full model: the metric that needs no labels
 
 DEFAULT_MAX_DROP = 0.005
 

@@ -8,12 +8,13 @@ from sklearn.preprocessing import StandardScaler
 
 from fastbert.exits.measures import NUM_FEATURES, LearnedExit, exit_features
 from fastbert.exits.recorded import RecordedExits
+from fastbert.tasks.task import Task
 
 STRENGTH = 0.1  # scikit-learn's C: a few hundred rows have to suffice
 NEVER_WRONG = -8.0  # the log-odds where no row was
 
 
-def fit_learned_exit(recorded: RecordedExits) -> LearnedExit:
+def fit_learned_exit(recorded: RecordedExits, task: Task) -> LearnedExit:
     """Fit the probability that a student will not say what the teacher says.
 
     The teacher's answers serve in place of labels, as when thresholds are drawn: they are the same
@@ -21,12 +22,15 @@ def fit_learned_exit(recorded: RecordedExits) -> LearnedExit:
 
     Args:
         recorded: The answers of all exits.
+        task: What is answered.
     """
     logits = recorded.recorded
-    answers = logits.argmax(axis=-1)
+    answers = task.decide(logits)
     return LearnedExit(
         tuple(
-            _weights(exit_features(logits[: student + 1]), answers[student] != answers[-1])
+            _weights(
+                exit_features(logits[: student + 1]), task.losses(answers[student], answers[-1]) > 0
+            )
             for student in range(len(logits) - 1)
         )
     )

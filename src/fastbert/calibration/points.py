@@ -1,5 +1,6 @@
 """Operating points: what any thresholds give on rows whose exits were recorded."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -7,13 +8,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from fastbert.calibration.answerer import PartTimes
-from fastbert.calibration.goal import Goal, Metric
+from fastbert.calibration.goal import Goal
 from fastbert.calibration.path import exit_layers_at
-from fastbert.exits.criteria import Measure, ThresholdCriterion, log_softmax
+from fastbert.exits.criteria import Measure, ThresholdCriterion
 from fastbert.exits.measures import DEFAULT_MEASURE, MEASURES
 from fastbert.exits.recorded import RecordedExits, doubts_of
 from fastbert.shape import ModelShape
-from fastbert.tasks.metrics import macro_f1
+from fastbert.tasks.metrics import agreement, scores
+from fastbert.tasks.task import Decisions, Task
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,11 @@ class OperatingPoint:
 
     Args:
         criterion: The exit rule, as `predict(texts, speed=...)` takes it.
-        accuracy: Share of rows answered right; None without labels.
-        macro_f1: F1 averaged over the classes; None without labels.
-        agreement: Share of rows answered like the full model.
-        expected_drop: Share of rows answered worse than by the full model, less those answered
-            better, if classes are as likely as the full model says.
+        metrics: What the answers are worth, by the names of the task's metrics; none without
+            labels.
+        agreement: How far the answers are those of the full model, from 0 to 1.
+        expected_drop: How much worse the answers are than the full model's, if the truth is as
+            likely as that says.
         mean_exit_layer: Encoder layers a row ran on average.
         flops: Mean of a row's FLOPs, true count.
         speedup_flops: FLOPs of the full model without students over those spent.
@@ -36,8 +38,7 @@ class OperatingPoint:
     """
 
     criterion: ThresholdCriterion
-    accuracy: float | None
-    macro_f1: float | None
+    metrics: Mapping[str, float]
     agreement: float
     expected_drop: float
     mean_exit_layer: float
@@ -52,12 +53,15 @@ class OperatingPoint:
         """The threshold of each student; 0 where it is not asked."""
         return self.criterion.thresholds
 
-    def quality(self, metric: Metric) -> float:
-        """Return one of the figures of quality; all but agreement need labels."""
-        figures = {"accuracy": self.accuracy, "f1": self.macro_f1, "agreement": self.agreement}
-        value = figures[metric]
-        assert value is not None, f"{metric} without labels"
-        return value
+    @property
+    def accuracy(self) -> float | None:
+        """Share of rows answered right; None without labels."""
+        return self.metrics.get("accuracy")
+
+    @property
+    def macro_f1(self) -> float | None:
+        """F1 averaged over the classes; None without labels."""
+        return self.metrics.get("macro_f1")
 
 
 @dataclass(frozen=True)
@@ -66,17 +70,19 @@ class AnsweredRows:
 
     Args:
         recorded: The logits of every exit.
-        truth: The class of each row; None where nobody labelled them.
+        truth: The right answer to each row, as a number; None where nobody labelled them.
         lengths: Tokens of each row, special tokens included.
         shape: The widths of the model, which decide what a layer and a student cost.
-        measure: How doubtful an answer is; `DEFAULT_MEASURE` if none is given.
+        task: What is answered.
+        measure: How doubtful an answer is.
         times: How long the parts of the model take, where it was measured.
     """
 
     recorded: RecordedExits
-    truth: Int[np.ndarray, " rows"] | None
+    truth: Decisions | None
     lengths: Int[np.ndarray, " rows"]
     shape: ModelShape
+    task: Task
     measure: Measure = field(default_factory=MEASURES[DEFAULT_MEASURE])
     times: PartTimes | None = None
 
@@ -86,15 +92,15 @@ class AnsweredRows:
         return doubts_of(self.measure, self.recorded)
 
     @cached_property
-    def answers(self) -> Int[np.ndarray, "exits rows"]:
-        """The class that each exit answers."""
-        return np.asarray(self.recorded.recorded.argmax(axis=-1))
+    def answers(self) -> Decisions:
+        """What each exit answers about each row, as numbers."""
+        return self.task.decide(self.recorded.recorded)
 
     @cached_property
     def expected_losses(self) -> Float[np.ndarray, "exits rows"]:
-        """How likely each answer is wrong, if classes are as likely as the teacher says."""
-        teacher = np.exp(log_softmax(self.recorded.recorded[-1]))
-        return np.asarray(1 - teacher[np.arange(len(teacher)), self.answers])
+        """How wrong each answer is if the truth is as likely as the teacher says."""
+        logits = self.recorded.recorded
+        return self.task.expected_losses(logits, logits[-1])
 
     def point(self, thresholds: Float[np.ndarray, " students"]) -> OperatingPoint:
         """Return what thresholds give on these rows."""
@@ -108,9 +114,8 @@ class AnsweredRows:
         flops = float(self.shape.row_flops(exit_layers, self.lengths, asked).mean())
         return OperatingPoint(
             criterion=criterion,
-            accuracy=None if self.truth is None else float((answers == self.truth).mean()),
-            macro_f1=None if self.truth is None else macro_f1(answers, self.truth),
-            agreement=float((answers == self.answers[-1]).mean()),
+            metrics={} if self.truth is None else scores(self.task, answers, self.truth),
+            agreement=agreement(self.task, answers, self.answers[-1]),
             expected_drop=float((losses - self.expected_losses[-1]).mean(dtype=np.float64)),
             mean_exit_layer=float(exit_layers.mean()),
             flops=flops,

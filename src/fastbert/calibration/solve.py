@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fastbert.calibration.answerer import TORCH, Answerer
-from fastbert.calibration.goal import Goal, Metric
+from fastbert.calibration.goal import AGREEMENT, Goal
 from fastbert.calibration.path import RowCosts, exit_layers_at, threshold_path
 from fastbert.calibration.points import AnsweredRows, OperatingPoint
 from fastbert.calibration.promise import (
@@ -132,16 +132,16 @@ class Calibration(AnsweredRows):
     # Goals.
 
     def _at_most_worse(self, goal: Goal, max_drop: float) -> OperatingPoint:
-        metric = goal.metric or ("agreement" if self.truth is None else "accuracy")
-        if metric != "agreement" and self.truth is None:
+        first, *_ = self.task.metrics
+        metric = goal.metric or (AGREEMENT if self.truth is None else first)
+        if metric != AGREEMENT and self.truth is None:
             raise CalibrationError(
                 f"{metric} needs labels, and the calibration rows have none; ask for the metric "
                 "agreement, or calibrate with labelled rows"
             )
         if goal.confidence is not None:
             return self._promised(metric, max_drop, goal.confidence)
-        full = self.points[0].quality(metric)
-        measured = np.array([full - point.quality(metric) for point in self.points])
+        measured = self._lost(metric)
         counted = measured + self._overlooked(metric)
         allowed = allowed_drop(max_drop, self.recorded.num_rows)
         good = [
@@ -151,15 +151,24 @@ class Calibration(AnsweredRows):
         ]
         return min(good, key=lambda point: point.flops)
 
-    def _overlooked(self, metric: Metric) -> Float[np.ndarray, " points"]:
+    def _overlooked(self, metric: str) -> Float[np.ndarray, " points"]:
         """Return how much more each point loses on other rows than was measured."""
         changed = np.array([1 - point.agreement for point in self.points])
-        if metric == "agreement":
+        if metric == AGREEMENT:
             return np.asarray(np.maximum(self._changed_elsewhere - changed, 0))
-        accuracy = np.array([point.accuracy for point in self.points], np.float64)
+        first, *_ = self.task.metrics
         expected = np.array([point.expected_drop for point in self.points])
-        measured, rows = accuracy[0] - accuracy, self.recorded.num_rows
-        return np.asarray(overlooked_drop(measured, expected, changed, rows))
+        rows = self.recorded.num_rows
+        return np.asarray(overlooked_drop(self._lost(first), expected, changed, rows))
+
+    def _lost(self, metric: str) -> Float[np.ndarray, " points"]:
+        """Return how much worse each point is than every layer, as measured here."""
+        if metric == AGREEMENT:
+            kept = np.array([point.agreement for point in self.points])
+        else:
+            column = self.task.metrics[metric].column
+            kept = np.array([point.metrics[column] for point in self.points])
+        return np.asarray(kept[0] - kept)
 
     @cached_property
     def _changed_elsewhere(self) -> Float[np.ndarray, " points"]:
@@ -193,7 +202,7 @@ class Calibration(AnsweredRows):
             exit_layers = exit_layers_at(doubts, thresholds)
             given = answers[exit_layers - 1, np.arange(len(exit_layers))]
             layers[point] = exit_layers.mean()
-            changed[point] = (given != answers[-1]).mean()
+            changed[point] = self.task.losses(given, answers[-1]).mean()
         return layers, changed
 
     def _within_budget(self, goal: Goal) -> OperatingPoint:
@@ -217,7 +226,7 @@ class Calibration(AnsweredRows):
         wanted = slowest - share * (slowest - fastest)
         return min(self.points, key=lambda point: abs(point.mean_exit_layer - wanted))
 
-    def _promised(self, metric: Metric, bound: float, confidence: float) -> OperatingPoint:
+    def _promised(self, metric: str, bound: float, confidence: float) -> OperatingPoint:
         """Return the furthest point of a path that holds for unseen rows."""
         path, rows = self._path_and_tests()
         delta = 1 - confidence
@@ -239,16 +248,14 @@ class Calibration(AnsweredRows):
             )  # fmt: skip
         return self.point(path[steps])
 
-    def _test(
-        self, metric: Metric, bound: float, confidence: float, rows: int
-    ) -> tuple[bool, PValue]:
+    def _test(self, metric: str, bound: float, confidence: float, rows: int) -> tuple[bool, PValue]:
         """Return the sharper test, judged by nothing but the number of rows.
 
         The binomial one is exact but counts only answers that change for the worse; betting
         sets those against the ones that change for the better.
         """
         bet = partial(betting, low=-1.0, confidence=confidence)
-        if metric == "agreement" or rows < BETTING_FROM * rows_needed(bound, 1 - confidence, bet):
+        if metric == AGREEMENT or rows < BETTING_FROM * rows_needed(bound, 1 - confidence, bet):
             return True, binomial
         return False, bet
 
@@ -274,15 +281,15 @@ class Calibration(AnsweredRows):
 
     def _losses(
         self,
-        metric: Metric,
+        metric: str,
         rows: Int[np.ndarray, " tests"],
         path: Float[np.ndarray, "points students"],
         *,
         harm_only: bool,
     ) -> Iterator[Float[np.ndarray, " tests"]]:
         """Yield, for each setting, how much worse than the teacher each row is answered."""
-        truth = self.answers[-1] if metric == "agreement" or self.truth is None else self.truth
-        wrong = (self.answers[:, rows] != truth[rows]).astype(np.float64)
+        truth = self.answers[-1] if metric == AGREEMENT or self.truth is None else self.truth
+        wrong = self.task.losses(self.answers[:, rows], truth[rows])
         doubts = self.doubts[:, rows]
         for thresholds in path:
             exit_layers = exit_layers_at(doubts, thresholds)

@@ -22,8 +22,9 @@ from onnx import helper
 
 from fastbert.errors import ExportError
 from fastbert.exits.criteria import Measure
-from fastbert.export.doubts import DOUBTS
+from fastbert.export.doubts import DOUBTS, PROBABILITIES
 from fastbert.export.graph import Graph, Weights, opsets, put, tensor
+from fastbert.tasks.task import Task
 
 DOC = (
     "A FastBERT classifier. A text leaves at the first layer where the doubt about it lies below "
@@ -49,12 +50,14 @@ def refuse_beyond_protobuf(weight_bytes: int) -> None:
         )
 
 
-def refuse_unwritable(measure: Measure) -> None:
-    """Refuse a measure of doubt that cannot be written in operators.
+def refuse_unwritable(measure: Measure, task: Task) -> None:
+    """Refuse a measure of doubt, or a task, that cannot be written in operators.
 
     Raises:
-        ValueError: It is none of `DOUBTS`.
+        ValueError: It is none of `DOUBTS`, or none of `PROBABILITIES`.
     """
+    if type(task) not in PROBABILITIES:
+        raise ValueError(f"an adaptive ONNX file cannot answer {task.name}")
     if type(measure) not in DOUBTS:
         known = ", ".join(kind.__name__ for kind in DOUBTS)
         raise ValueError(
@@ -64,7 +67,10 @@ def refuse_unwritable(measure: Measure) -> None:
 
 
 def adaptive_model(
-    pieces: Sequence[onnx.ModelProto], measure: Measure, metadata: Mapping[str, str]
+    pieces: Sequence[onnx.ModelProto],
+    measure: Measure,
+    task: Task,
+    metadata: Mapping[str, str],
 ) -> onnx.ModelProto:
     """Join the pieces of a model into one graph that lets rows leave.
 
@@ -74,13 +80,14 @@ def adaptive_model(
     Args:
         pieces: What `piece_models` returned, or the same with other arithmetic inside.
         measure: How doubtful an answer is.
+        task: What is answered.
         metadata: What the file says of itself.
 
     Raises:
-        ValueError: The measure cannot be written in operators.
+        ValueError: Measure or task cannot be written in operators.
     """
-    refuse_unwritable(measure)
-    parts = _Parts(pieces, measure)
+    refuse_unwritable(measure, task)
+    parts = _Parts(pieces, measure, task)
     graph = Graph("", Weights())
     _classify(graph, parts)
     model = helper.make_model(
@@ -92,7 +99,7 @@ def adaptive_model(
                 tensor("speed", np.float32, "thresholds"),
             ],
             [
-                tensor("probabilities", np.float32, "rows", parts.classes),
+                tensor("probabilities", np.float32, "rows", parts.outputs),
                 tensor("exit_layer", np.int64, "rows"),
             ],
             graph.weights.tensors,
@@ -115,13 +122,14 @@ class _Parts:
 
     pieces: Sequence[onnx.ModelProto]
     measure: Measure
+    task: Task
 
     @property
     def num_layers(self) -> int:
         return len(self.pieces) - 1
 
     @property
-    def classes(self) -> int:
+    def outputs(self) -> int:
         (logits,) = self.pieces[-1].graph.output
         return int(logits.type.tensor_type.shape.dim[1].dim_value)
 
@@ -155,7 +163,7 @@ def _classify(graph: "Graph", parts: _Parts) -> None:
         batch = _run_layer(exit_layer, graph, parts, batch)
         batch = _let_leave(exit_layer, graph, parts, batch, threshold)
     logits, exit_layers = _ask_teacher(graph, parts, batch)
-    graph.add("Softmax", logits, name="probabilities", axis=-1)
+    PROBABILITIES[type(parts.task)](graph, logits, "probabilities")
     graph.add("Identity", exit_layers, name="exit_layer")
 
 
@@ -175,7 +183,7 @@ def _start(graph: "Graph", parts: _Parts) -> _Batch:
     hidden = put(graph, "embeddings/", parts.pieces[0], "hidden", inputs)
     rows = graph.add("Shape", "input_ids", start=0, end=1)
     everybody = graph.add("NonZero", graph.add("Expand", graph.constant(1, np.int64), rows))
-    shape = graph.add("Concat", rows, graph.constant([parts.classes], np.int64), axis=0)
+    shape = graph.add("Concat", rows, graph.constant([parts.outputs], np.int64), axis=0)
     return _Batch(
         running=graph.add("Transpose", everybody),
         hidden=hidden,
@@ -202,7 +210,7 @@ def _let_leave(
     student = graph.branch(f"exit_{exit_layer}/")
     given = {"hidden_after": batch.hidden, "attention_mask": batch.attention_mask}
     logits = put(student, student.prefix, parts.pieces[exit_layer], "logits", given)
-    doubt = DOUBTS[type(parts.measure)](parts.measure, student, logits, parts.classes)
+    doubt = DOUBTS[type(parts.measure)](parts.measure, student, logits, parts.outputs)
     stays = student.add("Not", student.add("Less", doubt, threshold))  # where it is NaN as well
     staying = student.add("Transpose", student.add("NonZero", stays))
     running = (batch.running, batch.hidden, batch.attention_mask)

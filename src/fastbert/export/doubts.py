@@ -1,4 +1,8 @@
-"""Measures of doubt in ONNX operators, each as in `fastbert.exits.measures`."""
+"""What exits answer and how doubtful it is, in ONNX operators.
+
+Each measure is as in `fastbert.exits.measures`, operator for operator where there is one; what a
+task makes of logits is as in `fastbert.tasks`.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,8 +19,8 @@ from fastbert.exits.measures import (
     TopEntropy,
 )
 from fastbert.export.graph import Graph
-
-# Measures of doubt, each as in `fastbert.exits.measures`, operator for operator where there is one.
+from fastbert.tasks.single_label import SingleLabel
+from fastbert.tasks.task import Task
 
 
 def _uncertainty(graph: "Graph", logits: str, classes: int) -> str:
@@ -82,3 +86,11 @@ DOUBTS: Mapping[type[Measure], Callable[[Any, "Graph", str, int], str]] = {
     Margin: _margin,
     Energy: _energy,
 }
+
+
+def _softmax(graph: "Graph", logits: str, name: str) -> str:
+    return graph.add("Softmax", logits, name=name, axis=-1)
+
+
+# From the graph, logits and the name of the output to the probabilities that a task answers.
+PROBABILITIES: Mapping[type[Task], Callable[["Graph", str, str], str]] = {SingleLabel: _softmax}

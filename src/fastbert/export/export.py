@@ -86,7 +86,7 @@ def export_model(
     model = FastBertModel.load(opened)
     original = FastBertClassifier(TorchBackend(model), tokenizer, opened)
     if adaptive:  # before minutes of tracing
-        refuse_unwritable(_measure(original))
+        refuse_unwritable(_measure(original), opened.config.task)
         refuse_beyond_protobuf(_weight_bytes(model, precision))
     if pieces is None:
         pieces = piece_models(model, gives_segments=tokenizer.gives_segments)
@@ -159,7 +159,7 @@ def _adaptive(pieces: Sequence[ModelProto], classifier: FastBertClassifier) -> M
         "criterion": json.dumps(measure_to_json(measure)),
         "fastbert": version("fastbert-kit"),
     }
-    return adaptive_model(pieces, measure, metadata)
+    return adaptive_model(pieces, measure, classifier.config.task, metadata)
 
 
 def _write_pieces(pieces: Sequence[ModelProto], export: Export) -> None:

@@ -12,13 +12,13 @@ from fastbert.exits.criteria import (
     EntropyCriterion,
     ExitCriterion,
     ThresholdCriterion,
-    log_softmax,
 )
 from fastbert.exits.measures import Entropy
 from fastbert.exits.recorded import RecordedExits, doubts_of
 from fastbert.folder.calibration import can_solve_goals
 from fastbert.folder.export import Parity
 from fastbert.running import Precision
+from fastbert.tasks.task import Task
 
 UNCALIBRATED_SPEED = 0.5  # at which exits are compared where the default runs every layer
 NEAR = 1e-4  # of a threshold: rounding may fall to either side
@@ -46,17 +46,17 @@ def compare_with_torch(
         exported.classify(texts, criterion),
     )
     elsewhere = fast.exit_layer != at_speed.exit_layer
-    probabilities = np.exp(log_softmax(recorded.recorded[-1]))
+    task, teacher = torch_classifier.config.task, recorded.recorded[-1]
     return Parity(
         rows=len(texts),
         source=source,
         speed=speed,
-        labels_differ=_differ(full.logits, recorded.recorded[-1]),
-        labels_differ_at_speed=_differ(fast.logits, at_speed.logits),
+        labels_differ=_differ(task, full.logits, teacher),
+        labels_differ_at_speed=_differ(task, fast.logits, at_speed.logits),
         exit_layers_differ=int(elsewhere.sum()),
         near_threshold=int((elsewhere & near_threshold(recorded, criterion)).sum()),
         max_probability_difference=float(
-            np.abs(np.exp(log_softmax(full.logits)) - probabilities).max()
+            np.abs(task.probabilities(full.logits) - task.probabilities(teacher)).max()
         ),
     )
 
@@ -92,9 +92,9 @@ def _speed_in_use(classifier: FastBertClassifier) -> tuple[float | dict[str, Any
 
 
 def _differ(
-    ours: Float[np.ndarray, "rows classes"], others: Float[np.ndarray, "rows classes"]
+    task: Task, ours: Float[np.ndarray, "rows outputs"], others: Float[np.ndarray, "rows outputs"]
 ) -> int:
-    return int((ours.argmax(axis=-1) != others.argmax(axis=-1)).sum())
+    return int((task.losses(task.decide(ours), task.decide(others)) > 0).sum())
 
 
 def near_threshold(recorded: RecordedExits, criterion: ExitCriterion) -> Bool[np.ndarray, " rows"]:

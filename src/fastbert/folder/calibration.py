@@ -175,6 +175,7 @@ def load_calibration(folder: ModelFolder, measure: Measure | None = None) -> Cal
         truth=None if labels is None else labels.astype(np.int64),
         lengths=arrays["lengths"].astype(np.int64),
         shape=folder.shape,
+        task=folder.config.task,
         measure=measure or stored_measure(folder, record.measure),
         times=_times(folder, record),
         fitted=arrays.get("fitted"),

@@ -17,7 +17,8 @@ from fastbert.exits.criteria import EntropyCriterion, uncertainty
 from fastbert.exits.engine import ExitResult
 from fastbert.exits.recorded import RecordedExits
 from fastbert.shape import ModelShape
-from fastbert.tasks.metrics import macro_f1
+from fastbert.tasks.metrics import agreement, scores
+from fastbert.tasks.task import Decisions, Task
 
 Table = list[dict[str, Any]]
 
@@ -39,11 +40,11 @@ class ReportData:
 
     Args:
         name: What the model is called.
-        labels: Its classes.
+        task: What it answers.
         num_layers: Encoder layers; the exit after the last one is the teacher.
         recorded: What every exit answered about every row.
-        truth: The right class of each row; None if nobody knows, and then accuracy is agreement
-            with the teacher.
+        truth: The right answer to each row, as a number; None if nobody knows, and then accuracy
+            is agreement with the teacher.
         lengths: Tokens of each row.
         shape: What decides the FLOPs.
         texts: The rows as text, for the examples; None where only the record is at hand.
@@ -63,10 +64,10 @@ class ReportData:
     """
 
     name: str
-    labels: tuple[str, ...]
+    task: Task
     num_layers: int
     recorded: RecordedExits
-    truth: Int[np.ndarray, " rows"] | None
+    truth: Decisions | None
     lengths: Int[np.ndarray, " rows"]
     shape: ModelShape
     texts: Sequence[str] | None = None
@@ -86,7 +87,7 @@ class ReportData:
             raise ValueError("a report needs at least one row, got none")
         found: dict[str, tuple[Any, Any]] = {
             "exits (one for each of num_layers)": (self.num_layers, exits),
-            "labels (one for each class)": (len(self.labels), classes),
+            "labels (one for each class)": (self.task.outputs, classes),
             "lengths (one for each row)": (len(self.lengths), rows),
         }
         if self.truth is not None:
@@ -100,6 +101,11 @@ class ReportData:
                 raise ValueError(f"{what} must match the recorded logits, {expected}, got {got}")
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the model's outputs."""
+        return self.task.labels
+
+    @property
     def rows(self) -> int:
         """How many rows were recorded."""
         return len(self.lengths)
@@ -110,13 +116,13 @@ class ReportData:
         return "accuracy" if self.truth is not None else "agreement with the teacher"
 
     @cached_property
-    def answers(self) -> Int[np.ndarray, "exits rows"]:
-        """The class each exit answers."""
-        return np.asarray(self.recorded.recorded.argmax(axis=-1))
+    def answers(self) -> Decisions:
+        """What each exit answers, as numbers."""
+        return self.task.decide(self.recorded.recorded)
 
     @cached_property
-    def expected(self) -> Int[np.ndarray, " rows"]:
-        """The right class or, where nobody knows it, the teacher's."""
+    def expected(self) -> Decisions:
+        """The right answer or, where nobody knows it, the teacher's."""
         return self.answers[-1] if self.truth is None else self.truth
 
     @cached_property
@@ -238,8 +244,8 @@ def per_class(report: ReportData) -> Table:
     Without labels a row's class is the teacher's answer.
     """
     result = report.at_speed(FOCUS_SPEED)
-    right = result.logits.argmax(axis=-1) == report.expected
-    teacher_right = report.answers[-1] == report.expected
+    right = 1 - report.task.losses(report.task.decide(result.logits), report.expected)
+    teacher_right = 1 - report.task.losses(report.answers[-1], report.expected)
     table = []
     for number in np.unique(report.expected).tolist():
         mine = report.expected == number
@@ -258,9 +264,11 @@ def per_class(report: ReportData) -> Table:
 def early_and_wrong(report: ReportData) -> Table:
     """Return rows that a student answered wrong, the most certain first, at most 20."""
     result = report.at_speed(FOCUS_SPEED)
-    answers = result.logits.argmax(axis=-1)
+    answers = report.task.decide(result.logits)
     doubt = report.uncertainties[result.exit_layer - 1, np.arange(report.rows)]
-    wrong = np.flatnonzero((answers != report.expected) & (result.exit_layer < report.num_layers))
+    wrong = np.flatnonzero(
+        (report.task.losses(answers, report.expected) > 0) & (result.exit_layer < report.num_layers)
+    )
     chosen = wrong[np.argsort(doubt[wrong], kind="stable")][:MOST_EXAMPLES]
     return [
         {
@@ -291,11 +299,9 @@ def shortened(text: str) -> str:
     return words if len(words) <= LONGEST_EXAMPLE else words[: LONGEST_EXAMPLE - 1] + "…"
 
 
-def _quality(report: ReportData, answers: Int[np.ndarray, " rows"]) -> dict[str, float]:
-    return {
-        "accuracy": float((answers == report.expected).mean()),
-        "macro_f1": macro_f1(answers, report.expected),
-        "agreement": float((answers == report.answers[-1]).mean()),
+def _quality(report: ReportData, answers: Decisions) -> dict[str, float]:
+    return scores(report.task, answers, report.expected) | {
+        "agreement": agreement(report.task, answers, report.answers[-1])
     }
 
 
@@ -305,7 +311,7 @@ def _speed_point(report: ReportData, speed: float) -> dict[str, Any]:
     return {
         "series": "speed",
         "setting": speed,
-        **_quality(report, result.logits.argmax(axis=-1)),
+        **_quality(report, report.task.decide(result.logits)),
         "mean_exit_layer": float(result.exit_layer.mean()),
         "speedup_flops": report.shape.speedup(result.exit_layer, report.lengths, list(watched)),
     }
@@ -333,7 +339,7 @@ def _given_point(number: int, point: Mapping[str, Any], labeled: bool) -> dict[s
 
 def _luha_bins(report: ReportData, layer: int) -> Table:
     values = report.uncertainties[layer - 1]
-    right = report.answers[layer - 1] == report.expected
+    right = 1 - report.task.losses(report.answers[layer - 1], report.expected)
     numbers = np.minimum((values * BINS).astype(int), BINS - 1)  # uncertainty 1 is in the last bin
     table = []
     for number in range(BINS):

@@ -36,7 +36,7 @@ def write_card(folder: Path, config: EarlyExitConfig, *, split: str) -> None:
     data = ModelCardData(
         base_model=_hub_name(config.training.get("model")),
         library_name="fastbert",
-        pipeline_tag="text-classification",
+        pipeline_tag=config.task.hub_tag,
         tags=["fastbert", "early-exit"],
     )
     body = "\n\n".join(section for section in sections if section)

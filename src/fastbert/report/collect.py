@@ -18,7 +18,6 @@ from fastbert.evaluation import evaluate
 from fastbert.exits.measures import measure_to_json
 from fastbert.folder.calibration import record_facts
 from fastbert.report.analysis import ReportData
-from fastbert.tasks.labels import check_labels
 
 SHOWN_GOALS = (
     Goal(max_drop=0.0),
@@ -52,7 +51,7 @@ def collect(
     labelled = rows.truth is not None
     return ReportData(
         name=name,
-        labels=classifier.labels,
+        task=classifier.config.task,
         num_layers=classifier.num_layers,
         recorded=rows.recorded,
         truth=rows.truth,
@@ -88,6 +87,7 @@ def _rows(
         _truth(classifier, examples),
         np.array([len(tokens.ids) for tokens in classifier.encode(contents)]),
         classifier.folder.shape,
+        classifier.config.task,
     )
     if calibration is not None:
         rows = replace(rows, measure=calibration.measure)
@@ -98,8 +98,8 @@ def _truth(classifier: FastBertClassifier, examples: Sequence[Example]) -> np.nd
     labels = [example.label for example in examples]
     if None in labels:
         return None
-    check_labels(examples, classifier.labels)
-    return np.array([classifier.labels.index(str(label)) for label in labels])
+    classifier.config.task.check(examples)
+    return classifier.config.task.array(labels)
 
 
 def _shown(content: str | tuple[str, str]) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int
 
-from fastbert.tasks.task import Metric
+from fastbert.tasks.task import Decisions, Metric, Task
 
 
 def accuracy(answers: Int[np.ndarray, " rows"], truth: Int[np.ndarray, " rows"]) -> float:
@@ -19,5 +19,15 @@ def macro_f1(answers: Int[np.ndarray, " rows"], truth: Int[np.ndarray, " rows"])
     return float((2 * right[both > 0] / both[both > 0]).mean())
 
 
-ACCURACY = Metric(accuracy, is_mean=True)
-MACRO_F1 = Metric(macro_f1, is_mean=False)
+ACCURACY = Metric("accuracy", accuracy, is_mean=True)
+MACRO_F1 = Metric("macro_f1", macro_f1, is_mean=False)
+
+
+def scores(task: Task, answers: Decisions, truth: Decisions) -> dict[str, float]:
+    """Return what answers are worth by each of the task's metrics, as tables name them."""
+    return {metric.column: metric.score(answers, truth) for metric in task.metrics.values()}
+
+
+def agreement(task: Task, answers: Decisions, others: Decisions) -> float:
+    """Return how far answers are the same as others, such as the teacher's: one less the loss."""
+    return float((1 - task.losses(answers, others)).mean())

@@ -27,10 +27,12 @@ class Metric:
     """A way to judge the answers to some rows.
 
     Args:
+        column: What tables and files call it.
         score: From the answers and the right ones to a figure; 1 is best, 0 is worst.
         is_mean: Whether it is one less the mean of `Task.losses`, so that a promise can be tested.
     """
 
+    column: str
     score: Callable[[Decisions, Decisions], float]
     is_mean: bool
 
@@ -83,7 +85,7 @@ class Task(Protocol):
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        """The ways to judge answers, by name; the first is the one that is meant."""
+        """The ways to judge answers, as goals call them; the first is the one that is meant."""
         ...
 
     @staticmethod
