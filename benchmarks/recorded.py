@@ -13,7 +13,7 @@ from fastbert.calibration.solve import Calibration
 from fastbert.exits.criteria import EntropyCriterion, Measure
 from fastbert.exits.measures import MEASURES, Entropy
 from fastbert.exits.recorded import RecordedExits
-from fastbert.shape import ModelShape
+from fastbert.shape import ModelShape, StudentShape
 from fastbert.tasks.single_label import SingleLabel
 
 
@@ -61,7 +61,7 @@ def task_of(classes: int) -> SingleLabel:
 
 def shape_of(classes: int, pooling: Any = "first") -> ModelShape:
     """Return the widths of e5-small-12l-en-zh, the encoder of all runs, with its students."""
-    return ModelShape(384, 1536, 12, classes, pooling=pooling)
+    return ModelShape(384, 1536, 12, classes, students=StudentShape(pooling))
 
 
 def _rows(arrays: Any, split: str, shape: ModelShape) -> Calibration:

@@ -207,9 +207,7 @@ def test_a_student_agrees_with_pytorchs_counter(pooling: Any, length: int) -> No
     from fastbert.nn.heads import ExitHead
 
     students = StudentShape(pooling=pooling, width=36, num_heads=3)
-    shape = ModelShape(
-        48, 80, 3, 5, pooling=pooling, student_width=36, student_heads=3, teacher_head="paper"
-    )
+    shape = ModelShape(48, 80, 3, 5, students=students, teacher_head="paper")
     head = ExitHead(48, 5, students).eval().folded()
     counted = counted_by_torch(head, torch.randn(7, length, 48), None)
 
@@ -246,7 +244,7 @@ def test_what_the_adaptive_loop_runs_is_what_is_counted(family: str, pooling: An
     exit_layers = results[0].exit_layer
     assert len(set(exit_layers.tolist())) > 1
     shape = ModelShape.from_config(
-        config.to_dict(), 5, pooling=pooling, student_width=36, student_heads=3
+        config.to_dict(), 5, students=StudentShape(pooling, width=36, num_heads=3)
     )
     lengths = np.full(rows, length)
     asked = shape.students_asked(exit_layers)

@@ -8,7 +8,7 @@ look-ups are left out, as in PyTorch's FlopCounterMode. Nothing here runs a mode
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -91,9 +91,7 @@ class ModelShape:
         relative_keys: With how many vectors of relative position each token is compared in every
             layer (DeBERTa), else 0.
         teacher_head: Whose head the teacher has: the family's own or the paper's.
-        pooling: What a student reads of its attention: the first token or the mean.
-        student_width: Width of a student, `c` below.
-        student_heads: Attention heads of a student.
+        students: The shape of the students, with width `c` and heads `h` below.
     """
 
     hidden_size: int
@@ -103,10 +101,8 @@ class ModelShape:
     ffn_matrices: int = 2
     embedding_size: int | None = None
     relative_keys: int = 0
-    teacher_head: Literal["pretrained", "paper"] = "pretrained"
-    pooling: Literal["first", "mean"] = "first"
-    student_width: int = 128
-    student_heads: int = 2
+    teacher_head: TeacherHead = "pretrained"
+    students: StudentShape = field(default_factory=StudentShape)
 
     @classmethod
     def from_config(
@@ -114,10 +110,8 @@ class ModelShape:
         config: Mapping[str, Any],
         num_labels: int,
         *,
-        teacher_head: Literal["pretrained", "paper"] = "pretrained",
-        pooling: Literal["first", "mean"] = "first",
-        student_width: int = 128,
-        student_heads: int = 2,
+        teacher_head: TeacherHead = "pretrained",
+        students: StudentShape | None = None,
     ) -> "ModelShape":
         """Read the widths from what a checkpoint's config.json holds.
 
@@ -137,9 +131,7 @@ class ModelShape:
             embedding_size=embedding_size if projects else None,
             relative_keys=_relative_keys(config),
             teacher_head=teacher_head,
-            pooling=pooling,
-            student_width=student_width,
-            student_heads=student_heads,
+            students=students or StudentShape(),
         )
 
     # The true count. Every `length` is in tokens, special tokens included, padding not.
@@ -168,9 +160,9 @@ class ModelShape:
         keys cost 4nc², the scores 2n²c and the reading 2hnc, 2hc² + 2cN are done once. In a padded
         batch `mean` costs 2hn² more a row, for the mean over the real tokens only.
         """
-        n, c, h = _count(length), self.student_width, self.student_heads
+        n, c, h = _count(length), self.students.width, self.students.num_heads
         narrow = 2 * n * self.hidden_size * c
-        if self.pooling == "first":
+        if self.students.pooling == "first":
             attention = 4 * h * n * c + 2 * h * c**2
         else:
             attention = 4 * n * c**2 + 2 * n**2 * c + 2 * h * n * c
@@ -271,7 +263,7 @@ class ModelShape:
         classifier's 2cN is not in the printed figures, which are the same for every data set, so it
         is not counted here either.
         """
-        c = self.student_width
+        c = self.students.width
         return 2 * PAPER_LENGTH * (self.hidden_size * c + 4 * c**2) + 2 * c**2
 
     @property

@@ -11,11 +11,11 @@ from fastbert.calibration.points import OperatingPoint
 from fastbert.calibration.solve import Calibration
 from fastbert.exits.engine import ExitResult
 from fastbert.exits.recorded import RecordedExits
-from fastbert.shape import ModelShape
+from fastbert.shape import ModelShape, StudentShape
 from fastbert.tasks.single_label import SingleLabel
 
 EXITS, ROWS, CLASSES = 4, 400, 3
-SHAPE = ModelShape(16, 32, EXITS, CLASSES, student_width=4)
+SHAPE = ModelShape(16, 32, EXITS, CLASSES, students=StudentShape(width=4))
 TASK = SingleLabel(tuple("abcdefgh"[:CLASSES]))
 TIMES = PartTimes(start=0.7, layer=2.0, student=0.3, teacher=0.1)
 

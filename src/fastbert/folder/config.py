@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fastbert.errors import FolderError
 from fastbert.files.open_file import OpenFile
@@ -16,7 +16,7 @@ from fastbert.folder.strict_json import (
     hash_of_json,
     read_json,
 )
-from fastbert.shape import POOLINGS, TEACHER_HEADS, StudentShape
+from fastbert.shape import POOLINGS, TEACHER_HEADS, StudentShape, TeacherHead
 from fastbert.tasks.known import DEFAULT_TASK, task_from_json, task_to_json
 from fastbert.tasks.task import Task
 
@@ -74,7 +74,7 @@ class EarlyExitConfig:
         ValueError: A value is outside its range.
     """
 
-    teacher_head: Literal["pretrained", "paper"]
+    teacher_head: TeacherHead
     task: Task
     num_layers: int
     max_length: int

@@ -47,14 +47,11 @@ class ModelFolder:
     @property
     def shape(self) -> ModelShape:
         """The widths that decide what the model costs."""
-        students = self.config.students
         return ModelShape.from_config(
             self.model_config,
             len(self.config.labels),
             teacher_head=self.config.teacher_head,
-            pooling=students.pooling,
-            student_width=students.width,
-            student_heads=students.num_heads,
+            students=self.config.students,
         )
 
     @property
