@@ -22,6 +22,7 @@ from tqdm import tqdm
 from fastbert.calibration.goal import Goal, Metric
 from fastbert.calibration.path import exit_layers_at
 from fastbert.calibration.solve import EQUAL_THRESHOLDS, Calibration
+from fastbert.exits.measures import MaxProbability
 from fastbert.exits.recorded import RecordedExits
 
 DATASETS = ("sst2", "book_review", "banking77")
@@ -92,6 +93,7 @@ def joined(one: Calibration, other: Calibration) -> Calibration:
         np.concatenate([one.lengths, other.lengths]),
         one.shape,
         one.task,
+        MaxProbability(),
     )
 
 
@@ -105,7 +107,7 @@ def simulated(random: np.random.Generator, rows: int) -> Calibration:
     logits = noise + skill[..., None] * 2 * np.eye(classes)[truth]
     shape = shape_of(classes)
     recorded, lengths = RecordedExits(logits.astype(np.float32)), np.full(rows, 30)
-    return Calibration(recorded, truth, lengths, shape, task_of(classes))
+    return Calibration(recorded, truth, lengths, shape, task_of(classes), MaxProbability())
 
 
 def judge(pool: Pool, goal: Goal, metric: Metric, splits: int) -> dict[str, Any]:
@@ -145,7 +147,9 @@ def take(rows: Calibration, chosen: np.ndarray) -> Calibration:
     """Return the chosen rows; labels may miss a class, which a promise does not mind."""
     assert rows.truth is not None
     kept = RecordedExits(rows.recorded.recorded[:, chosen])
-    return Calibration(kept, rows.truth[chosen], rows.lengths[chosen], rows.shape, rows.task)
+    return Calibration(
+        kept, rows.truth[chosen], rows.lengths[chosen], rows.shape, rows.task, MaxProbability()
+    )
 
 
 def drops_and_layers(rows: Calibration, metric: Metric) -> tuple[np.ndarray, np.ndarray]:

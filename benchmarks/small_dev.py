@@ -23,7 +23,7 @@ from fastbert.calibration.goal import Goal
 from fastbert.calibration.path import RowCosts, exit_layers_at, threshold_path
 from fastbert.calibration.solve import Calibration, allowed_drop, overlooked_drop
 from fastbert.exits.criteria import log_softmax
-from fastbert.exits.measures import DEFAULT_MEASURE, MEASURES
+from fastbert.exits.measures import DEFAULT_MEASURE, MEASURES, MaxProbability
 from fastbert.exits.recorded import RecordedExits, doubts_of
 
 SIZES = (500, 872, 1_000)
@@ -85,7 +85,7 @@ def draw_by_agreement(work: Path, split: int) -> None:
             order = np.random.default_rng([split, size, len(dataset)]).permutation(len(lengths))
             dev, rest = order[:size], order[size:]
             kept, shape = RecordedExits(logits[:, dev]), run.dev.shape
-            case = Calibration(kept, None, lengths[dev], shape, run.dev.task)
+            case = Calibration(kept, None, lengths[dev], shape, run.dev.task, MaxProbability())
             shown = []
             for asked in ASKED:
                 plain = min(

@@ -10,6 +10,7 @@ from fastbert.calibration.answerer import PartTimes
 from fastbert.calibration.points import OperatingPoint
 from fastbert.calibration.solve import Calibration
 from fastbert.exits.engine import ExitResult
+from fastbert.exits.measures import MaxProbability
 from fastbert.exits.recorded import RecordedExits
 from fastbert.shape import ModelShape, StudentShape
 from fastbert.tasks.single_label import SingleLabel
@@ -17,6 +18,7 @@ from fastbert.tasks.single_label import SingleLabel
 EXITS, ROWS, CLASSES = 4, 400, 3
 SHAPE = ModelShape(16, 32, EXITS, CLASSES, students=StudentShape(width=4))
 TASK = SingleLabel(tuple("abcdefgh"[:CLASSES]))
+MEASURE = MaxProbability()
 TIMES = PartTimes(start=0.7, layer=2.0, student=0.3, teacher=0.1)
 
 
@@ -35,7 +37,7 @@ def simulated(seed: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
 def calibration(seed: int = 0, rows: int = ROWS, **others: Any) -> Calibration:
     logits, truth = simulated(seed, rows)
     lengths = np.random.default_rng(seed).integers(5, 40, size=rows)
-    settings: dict[str, Any] = {"truth": truth, "times": TIMES} | others
+    settings: dict[str, Any] = {"truth": truth, "times": TIMES, "measure": MEASURE} | others
     return Calibration(RecordedExits(logits), lengths=lengths, shape=SHAPE, task=TASK, **settings)
 
 

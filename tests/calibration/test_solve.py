@@ -23,6 +23,7 @@ from fastbert.shape import ModelShape, StudentShape
 from tests.calibration.simulated import (
     CLASSES,
     EXITS,
+    MEASURE,
     ROWS,
     SHAPE,
     TASK,
@@ -283,7 +284,7 @@ def test_an_answer_that_is_no_number_is_refused_with_its_place(value: float) -> 
     logits[3, 17] = value
     recorded = RecordedExits(logits)
     with pytest.raises(CalibrationError, match=r"after layer 3 to row 7 .*2 of 50 rows"):
-        Calibration(recorded, None, np.full(50, 9), SHAPE, TASK)
+        Calibration(recorded, None, np.full(50, 9), SHAPE, TASK, MEASURE)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "f1"])
@@ -320,7 +321,7 @@ def drawn_from_pool(seed: int, rows: int, **others: Any) -> Calibration:
     logits, truth = pool()
     random = np.random.default_rng(seed)
     chosen = random.integers(POOL, size=rows)
-    settings: dict[str, Any] = {"truth": truth[chosen]} | others
+    settings: dict[str, Any] = {"truth": truth[chosen], "measure": MEASURE} | others
     lengths = random.integers(5, 40, size=rows)
     return Calibration(
         RecordedExits(logits[:, chosen]), lengths=lengths, shape=SHAPE, task=TASK, **settings
@@ -417,7 +418,7 @@ def test_a_promise_that_no_early_exit_keeps_runs_every_layer(
 ) -> None:
     logits, _ = simulated(0, ROWS)
     logits[:-1] = -5 * logits[-1]  # students that are sure of anything but the teacher's answer
-    case = Calibration(RecordedExits(logits), None, np.full(ROWS, 9), SHAPE, TASK)
+    case = Calibration(RecordedExits(logits), None, np.full(ROWS, 9), SHAPE, TASK, MEASURE)
     point = case.solve(Goal(max_drop=0.02, confidence=0.9))
     assert true_layers(point, case) == {EXITS}
     assert "no early exit can be promised" in caplog.text
@@ -439,7 +440,7 @@ def test_rows_that_the_measure_was_fitted_on_test_nothing(
     goal = Goal(max_drop=0.1, confidence=0.9)
     for fitted, leaves in ((spoilt, True), (~spoilt, False)):
         case = Calibration(
-            RecordedExits(logits), None, np.full(ROWS, 9), SHAPE, TASK, fitted=fitted
+            RecordedExits(logits), None, np.full(ROWS, 9), SHAPE, TASK, MEASURE, fitted=fitted
         )
         assert (case.solve(goal).mean_exit_layer < EXITS) == leaves
 
@@ -502,7 +503,7 @@ def test_f1_notices_a_rare_class_that_accuracy_overlooks() -> None:
     teacher = 6.0 * np.eye(2)[truth]
     logits = np.stack([students, students, students, teacher]).astype(np.float32)
     shape = ModelShape(16, 32, EXITS, 2, students=StudentShape(width=4))
-    rows = Calibration(RecordedExits(logits), truth, np.full(ROWS, 9), shape, TASK)
+    rows = Calibration(RecordedExits(logits), truth, np.full(ROWS, 9), shape, TASK, MEASURE)
 
     by_accuracy = rows.solve(Goal(max_drop=0.1, metric="accuracy"))
     by_f1 = rows.solve(Goal(max_drop=0.1, metric="f1"))

@@ -100,6 +100,7 @@ def calibration(folder: ModelFolder, seed: int = 0, rows: int = ROWS, **others: 
     skill = np.linspace(0.5, 3, EXITS)[:, None, None] * np.eye(CLASSES)[truth]
     logits = (skill + random.normal(size=(EXITS, rows, CLASSES))).astype(np.float32)
     given: dict[str, Any] = {"truth": truth, "lengths": random.integers(3, 60, size=rows)}
+    given["measure"] = folder.config.task.default_measure
     return Calibration(
         RecordedExits(logits), shape=folder.shape, task=folder.config.task, **(given | others)
     )

@@ -1,7 +1,7 @@
 """Operating points: what any thresholds give on rows whose exits were recorded."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +11,6 @@ from fastbert.calibration.answerer import PartTimes
 from fastbert.calibration.goal import Goal
 from fastbert.calibration.path import exit_layers_at
 from fastbert.exits.criteria import Measure, ThresholdCriterion
-from fastbert.exits.measures import DEFAULT_MEASURE, MEASURES
 from fastbert.exits.recorded import RecordedExits, doubts_of
 from fastbert.shape import ModelShape
 from fastbert.tasks.metrics import agreement, scores
@@ -83,7 +82,7 @@ class AnsweredRows:
     lengths: Int[np.ndarray, " rows"]
     shape: ModelShape
     task: Task
-    measure: Measure = field(default_factory=MEASURES[DEFAULT_MEASURE])
+    measure: Measure
     times: PartTimes | None = None
 
     @cached_property

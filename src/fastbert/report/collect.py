@@ -3,7 +3,6 @@
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,15 +81,15 @@ def _rows(
             )
         return calibration, None
     contents = [example.content for example in examples]
+    task = classifier.config.task
     rows = AnsweredRows(
         classifier.record(contents),
         _truth(classifier, examples),
         np.array([len(tokens.ids) for tokens in classifier.encode(contents)]),
         classifier.folder.shape,
-        classifier.config.task,
+        task,
+        task.default_measure if calibration is None else calibration.measure,
     )
-    if calibration is not None:
-        rows = replace(rows, measure=calibration.measure)
     return rows, [_shown(content) for content in contents]
 
 
