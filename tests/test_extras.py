@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structure import Sources
 
 import fastbert
 from fastbert.classifier import FastBertClassifier
@@ -17,28 +18,16 @@ from fastbert.extras import needs_extra
 from tests.tiny_data import examples, write_csv
 from tests.tiny_folder import save_model
 
-RECIPES = ("recipes.train", "recipes.distill", "recipes.run")
-
-# Packages, and our modules that import them when they are imported.
-IMPORTED_BY = {
-    "accelerate": [],
-    "jinja2": ["report.page"],
-    "matplotlib": ["report.page", "report.brush", "report.figures"],
-    "nncf": [],
-    "onnx": ["export.export", "export.pieces", "export.graph"],
-    "sklearn.linear_model": ["calibration.learned"],
-    "sklearn.metrics": [*RECIPES, "training.fine_tune"],
-    "torch": [*RECIPES, "training.stage", "nn.model", "nn.backend"],
-}
+SOURCES = Sources(Path(__file__).parents[1])
 
 
 @pytest.fixture
 def uninstall(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def uninstall(package: str) -> None:
         monkeypatch.setitem(sys.modules, package, None)
-        for module in IMPORTED_BY[package]:
-            monkeypatch.delitem(sys.modules, f"fastbert.{module}", raising=False)
-            parent, _, name = f"fastbert.{module}".rpartition(".")
+        for module in SOURCES.reach(package):
+            monkeypatch.delitem(sys.modules, module, raising=False)
+            parent, _, name = module.rpartition(".")
             if parent in sys.modules:  # which `from parent import name` asks first
                 monkeypatch.delattr(sys.modules[parent], name, raising=False)
 
