@@ -42,7 +42,7 @@ SLOWEST = (
     "tests/test_replaced_folder.py",
     "tests/test_real_rows.py",
     "tests/test_classifier.py",
-    "tests/folder/test_folder.py",
+    "tests/folder/test_read.py",
     "tests/calibration/test_solve.py",
     "tests/runtime/test_backends.py",
     "tests/report/test_page.py",

@@ -43,7 +43,7 @@ from fastbert.nn import backend as backend_module
 from fastbert.nn.backend import TorchBackend, batch_tensors
 from fastbert.nn.model import FastBertModel
 from fastbert.text import TextTokenizer
-from tests.folder.test_folder import killed_between_renames
+from tests.folder.folders import killed_between_renames
 from tests.tiny import FAMILIES
 from tests.tiny_data import LABELS, examples
 from tests.tiny_folder import MAX_LENGTH, SPEEDS, WORDS, save_model

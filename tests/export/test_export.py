@@ -21,7 +21,7 @@ from fastbert.folder.names import own_files
 from fastbert.folder.read import open_folder
 from fastbert.running import Precision
 from tests.exported import pieces_of
-from tests.folder.test_folder import FOREIGN, foreign, put
+from tests.folder.folders import FOREIGN, foreign, put
 from tests.tiny_data import examples
 from tests.tiny_folder import save_model
 

@@ -43,7 +43,7 @@ from fastbert.folder.names import CALIBRATION_FILE
 from fastbert.folder.read import ModelFolder, open_folder
 from fastbert.folder.write import copy_folder, seal
 from fastbert.tasks.single_label import SingleLabel
-from tests.folder.test_folder import (
+from tests.folder.folders import (
     FOREIGN,
     LABELS,
     STUDENT,

@@ -18,7 +18,7 @@ from fastbert.folder.hub import fetch_folder, push_folder
 from fastbert.folder.names import HASHED_FILES, own_files
 from fastbert.folder.read import open_folder
 from fastbert.folder.write import seal
-from tests.folder.test_folder import FOREIGN, content, put, save
+from tests.folder.folders import FOREIGN, content, put, save
 
 OWN = {*HASHED_FILES, "early_exit.json", "README.md"}
 PIECES = ("embeddings", "layer_01", "layer_02", "layer_03", "layer_04")
