@@ -5,7 +5,7 @@ masks, layers, classification head. It holds no weights and no modelling code, s
 after k layers are, bit for bit, what the library gives as `hidden_states[k]`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -96,8 +96,29 @@ class Backbone:
             token_type_ids: The segment of each token; a family without segments ignores it.
         """
         hidden = self.embed(input_ids, attention_mask, token_type_ids)
+        return self.resume(hidden, attention_mask)
+
+    def resume(self, hidden: Hidden, attention_mask: Tokens) -> LayerState:
+        """Return the state of rows after any layer: all else that a layer takes follows from these.
+
+        Args:
+            hidden: What that layer, or the embeddings, produced.
+            attention_mask: 1 for a real token, 0 for padding.
+        """
         per_row = self.per_row_inputs(hidden, attention_mask)
         return LayerState(hidden, attention_mask, per_row, self.shared_inputs(hidden))
+
+    def merge(self, states: Sequence[LayerState]) -> LayerState:
+        """Return the rows of all states, after the same layer, one after another.
+
+        All are padded to the longest row that is left: masks, rotations and relative positions
+        belong to a length, so they are made anew.
+        """
+        padded = max(state.attention_mask.shape[1] for state in states)
+        mask = _joined([state.attention_mask for state in states], padded)
+        hidden = _joined([state.hidden for state in states], padded)
+        longest = int(mask.any(dim=0).nonzero().max()) + 1
+        return self.resume(hidden[:, :longest], mask[:, :longest])
 
     def layer(self, index: int, state: LayerState) -> LayerState:
         """Run the layer `index`, counted from 0."""
@@ -145,6 +166,15 @@ class Backbone:
     def shared_inputs(self, hidden: Hidden) -> Mapping[str, Any]:
         """Return what the layers take for all rows alike."""
         return {}
+
+
+def _joined(tensors: Sequence[Tensor], length: int) -> Tensor:
+    """Return tensors as one along their rows, each filled up with zeros to a length."""
+    filled = []
+    for tensor in tensors:
+        missing = tensor.new_zeros(len(tensor), length - tensor.shape[1], *tensor.shape[2:])
+        filled.append(torch.cat([tensor, missing], dim=1))
+    return torch.cat(filled)
 
 
 def full_attention_mask(config: Any, hidden: Hidden, attention_mask: Tokens) -> Tensor | None:

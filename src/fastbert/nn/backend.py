@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class RunningRows:
+class TorchState:
     """The rows still running, after `exit_layer` layers."""
 
     exit_layer: int
@@ -51,26 +52,25 @@ class TorchBackend:
         return self.model.num_exits
 
     @torch.inference_mode()
-    def start(self, batch: TokenBatch) -> RunningRows:
+    def start(self, batch: TokenBatch) -> TorchState:
         """Embed the tokens."""
         if self._process != os.getpid():
             self._use_one_thread()
         tokens = batch_tensors(batch, self.model.device)
-        state = self.model.backbone.start(**tokens)
-        return RunningRows(0, state, padding_bias(tokens["attention_mask"]))
+        return _with_bias(0, self.model.backbone.start(**tokens))
 
     @torch.inference_mode()
     def advance(
-        self, state: RunningRows, exit_layer: int
-    ) -> tuple[RunningRows, Float[np.ndarray, "rows classes"]]:
+        self, state: TorchState, exit_layer: int
+    ) -> tuple[TorchState, Float[np.ndarray, "rows classes"]]:
         """Run the layers up to an exit, and ask it."""
         layer_state = state.layer_state
         for index in range(state.exit_layer, exit_layer):
             layer_state = self.model.backbone.layer(index, layer_state)
-        state = RunningRows(exit_layer, layer_state, state.bias)
+        state = TorchState(exit_layer, layer_state, state.bias)
         return state, self._ask(state).float().cpu().numpy()
 
-    def _ask(self, state: RunningRows) -> Float[Tensor, "rows classes"]:
+    def _ask(self, state: TorchState) -> Float[Tensor, "rows classes"]:
         """Ask the student or the teacher after the layer that ran last."""
         if state.exit_layer > len(self.heads):
             return self.model.teacher_logits(state.layer_state)
@@ -78,7 +78,7 @@ class TorchBackend:
         return self.heads[state.exit_layer - 1](hidden, state.bias)
 
     @torch.inference_mode()
-    def keep(self, state: RunningRows, rows: Int[np.ndarray, " rows"]) -> RunningRows:
+    def keep(self, state: TorchState, rows: Int[np.ndarray, " rows"]) -> TorchState:
         """Compact every per-row tensor to the named rows."""
         index = torch.from_numpy(rows).to(self.model.device)
         return replace(
@@ -86,6 +86,12 @@ class TorchBackend:
             layer_state=state.layer_state.keep(index),
             bias=None if state.bias is None else state.bias.index_select(0, index),
         )
+
+    @torch.inference_mode()
+    def merge(self, states: Sequence[TorchState]) -> TorchState:
+        """Put the rows of all states one after another."""
+        layer_states = [state.layer_state for state in states]
+        return _with_bias(states[0].exit_layer, self.model.backbone.merge(layer_states))
 
     def _use_one_thread(self) -> None:
         """Go on with one thread in the child of a fork, where waiting for others never ends.
@@ -98,6 +104,11 @@ class TorchBackend:
             "thread; load the classifier in the child to have more"
         )
         self._process = os.getpid()
+
+
+def _with_bias(exit_layer: int, state: LayerState) -> TorchState:
+    """Return the state of a backbone with what the students read besides."""
+    return TorchState(exit_layer, state, padding_bias(state.attention_mask))
 
 
 def use_threads(threads: int) -> None:
