@@ -12,7 +12,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -120,6 +120,16 @@ class PieceBackend(ABC):
         """Return the named rows only, in that order."""
         return replace(state, rows=state.rows[rows], lengths=state.lengths[rows])
 
+    def merge(self, states: Sequence[SegmentRows]) -> SegmentRows:
+        """Return the rows of all states as one, padded to the longest of them."""
+        lengths = np.concatenate([state.lengths for state in states])
+        longest = int(lengths.max())
+        arrays = {
+            name: np.concatenate([_running(state, name, longest) for state in states])
+            for name in states[0].arrays
+        }
+        return SegmentRows(states[0].exit_layer, arrays, np.arange(len(lengths)), lengths)
+
     def _segment(self, done: int, exit_layer: int) -> Segment:
         """Return a segment; the one not used for longest makes place when there are too many."""
         key = (done, exit_layer)
@@ -162,6 +172,13 @@ def steps(lengths: Int[np.ndarray, " rows"]) -> Iterator[slice]:
             yield slice(start, row)
             start, longest = row, length
     yield slice(start, len(lengths))
+
+
+def _running(state: SegmentRows, name: str, longest: int) -> np.ndarray:
+    """Return one of the arrays of a state without the rows that left, filled up to a length."""
+    own_longest = int(state.lengths.max())
+    shape = len(state.rows), longest
+    return _filled(state.arrays[name], state.rows, own_longest, shape)
 
 
 def _filled(
