@@ -263,6 +263,9 @@ class ClockedBackend:
     def keep(self, state: Any, rows: Any) -> Any:
         return self.backend.keep(state, rows)
 
+    def merge(self, states: Any) -> Any:
+        return self.backend.merge(states)
+
     def _pass_time(self, milliseconds: int) -> None:
         busy = len(self.starts) % 3 == 0  # something else runs meanwhile
         self.now[0] += milliseconds / 1_000 * (100 if busy else 1)

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from fastbert.classifier import FastBertClassifier
 from fastbert.data.example import Columns
 from fastbert.data.read import load_examples
-from fastbert.exits.criteria import log_softmax, uncertainty
+from fastbert.exits.criteria import Seen, log_softmax, uncertainty
 from fastbert.folder.config import EarlyExitConfig
 from fastbert.folder.write import seal, staged_folder
 from fastbert.nn.model import FastBertModel
@@ -32,8 +32,8 @@ class PerLayer:
     def watches(self, exit_layer: int) -> bool:
         return True
 
-    def leaves(self, logits: np.ndarray) -> np.ndarray:
-        return np.asarray(uncertainty(logits[-1]) < self.thresholds[len(logits) - 1])
+    def leaves(self, seen: Seen) -> np.ndarray:
+        return np.asarray(uncertainty(seen.latest) < self.thresholds[seen.exit_layer - 1])
 
 
 def threshold_between(doubts: np.ndarray) -> float:

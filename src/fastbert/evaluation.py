@@ -16,7 +16,12 @@ from fastbert.calibration.goal import Goal
 from fastbert.calibration.points import OperatingPoint
 from fastbert.classifier import FastBertClassifier, Text
 from fastbert.data.example import Example
-from fastbert.exits.criteria import EntropyCriterion, ExitCriterion, ThresholdCriterion
+from fastbert.exits.criteria import (
+    EntropyCriterion,
+    ExitCriterion,
+    ThresholdCriterion,
+    watched_exits,
+)
 from fastbert.exits.engine import ExitResult
 from fastbert.processor import processor_name
 from fastbert.tasks.metrics import scores
@@ -113,7 +118,7 @@ def evaluate(
     for speed in speeds:
         criterion = classifier.criterion(speed)
         # First calls are slower, and an export compiles what leads to an exit when a row comes.
-        _run_to(classifier, texts[:batch_size], [*_watched(classifier, criterion), last])
+        _run_to(classifier, texts[:batch_size], [*watched_exits(criterion, last), last])
         start = time.perf_counter()
         result = classifier.classify(texts, criterion, batch_size)
         seconds = time.perf_counter() - start
@@ -198,10 +203,6 @@ def _run_to(classifier: FastBertClassifier, texts: Sequence[Text], exits: Sequen
         state, _logits = backend.advance(state, exit_layer)
 
 
-def _watched(classifier: FastBertClassifier, criterion: ExitCriterion) -> list[int]:
-    return [layer for layer in range(1, classifier.num_layers) if criterion.watches(layer)]
-
-
 def _milliseconds(work: Callable[[], None]) -> float:
     start = time.perf_counter()
     work()
@@ -218,7 +219,7 @@ def _summary(
     seconds: float,
 ) -> Evaluation:
     task, layers, shape = classifier.config.task, classifier.num_layers, classifier.folder.shape
-    watched = _watched(classifier, criterion)
+    watched = watched_exits(criterion, layers)
     return Evaluation(
         speed=criterion.speed if isinstance(criterion, EntropyCriterion) else None,
         metrics=scores(task, task.decide(result.logits), truth),

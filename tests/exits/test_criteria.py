@@ -15,10 +15,13 @@ from fastbert.exits.criteria import (
     EntropyCriterion,
     ExitCriterion,
     Measure,
+    Seen,
     ThresholdCriterion,
     log_softmax,
     uncertainty,
+    watched_exits,
 )
+from tests.seen import seen
 
 finite = st.floats(-50, 50, width=32)
 
@@ -58,19 +61,19 @@ def test_a_row_at_the_threshold_stays() -> None:
     # The authors' script let it leave, their package did not; at speed 0 nobody may leave.
     logits = logits_of([0.9, 0.1])[None]
     at = float(uncertainty(logits[-1])[0])
-    assert not EntropyCriterion(at).leaves(logits).any()
-    assert EntropyCriterion(np.nextafter(at, 1)).leaves(logits).all()
+    assert not EntropyCriterion(at).leaves(seen(logits)).any()
+    assert EntropyCriterion(np.nextafter(at, 1)).leaves(seen(logits)).all()
 
 
 def test_a_certain_row_does_not_leave_at_speed_zero() -> None:
     certain = np.array([[[1000.0, 0.0]]])
-    assert not EntropyCriterion(0.0).leaves(certain).any()
+    assert not EntropyCriterion(0.0).leaves(seen(certain)).any()
 
 
 def test_only_the_latest_exit_decides() -> None:
     sure, unsure = logits_of([0.999, 0.001]), logits_of([0.5, 0.5])
-    assert EntropyCriterion(0.5).leaves(np.stack([unsure, sure])).all()
-    assert not EntropyCriterion(0.5).leaves(np.stack([sure, unsure])).any()
+    assert EntropyCriterion(0.5).leaves(seen(np.stack([unsure, sure]))).all()
+    assert not EntropyCriterion(0.5).leaves(seen(np.stack([sure, unsure]))).any()
 
 
 def test_students_are_watched_only_where_a_row_could_leave() -> None:
@@ -88,7 +91,7 @@ def test_a_higher_speed_lets_every_row_go_that_a_lower_one_does(
 ) -> None:
     slow, fast = sorted([one, other])
     assert not (
-        EntropyCriterion(slow).leaves(logits) & ~EntropyCriterion(fast).leaves(logits)
+        EntropyCriterion(slow).leaves(seen(logits)) & ~EntropyCriterion(fast).leaves(seen(logits))
     ).any()
 
 
@@ -113,10 +116,10 @@ def test_uncertainty_never_rounds_to_more_than_one(classes: int) -> None:
 class FirstLogit(Measure):
     """The first logit of the latest exit is the doubt; notes what it was handed."""
 
-    seen: list[tuple[np.ndarray, int]] = field(default_factory=list)
+    handed: list[tuple[np.ndarray, int]] = field(default_factory=list)
 
     def doubt(self, logits: np.ndarray, exit_layer: int) -> np.ndarray:
-        self.seen.append((logits, exit_layer))
+        self.handed.append((logits, exit_layer))
         return np.asarray(logits[-1, :, 0])
 
 
@@ -150,52 +153,82 @@ def test_the_whole_range_of_thresholds_is_taken() -> None:
 def test_a_doubt_at_the_threshold_of_the_exit_stays() -> None:
     criterion = ThresholdCriterion(FirstLogit(), (0.25, 0.5))
     at, below = 0.25, float(np.nextafter(0.25, 0))
-    assert criterion.leaves(answers([[at, below, 0.0]])).tolist() == [False, True, True]
+    assert criterion.leaves(seen(answers([[at, below, 0.0]]))).tolist() == [False, True, True]
 
 
 def test_each_exit_has_its_own_threshold() -> None:
     measure = FirstLogit()
     criterion = ThresholdCriterion(measure, (0.2, 0.9, 0.4))
     doubts = [[0.1, 0.3, 0.5, 0.95]] * 3
-    leaving = [criterion.leaves(answers(doubts[:layer])).tolist() for layer in (1, 2, 3)]
+    leaving = [criterion.leaves(seen(answers(doubts[:layer]))).tolist() for layer in (1, 2, 3)]
     assert leaving == [
         [True, False, False, False],
         [True, True, True, False],
         [True, True, False, False],
     ]
-    assert [exit_layer for _, exit_layer in measure.seen] == [1, 2, 3]
+    assert [exit_layer for _, exit_layer in measure.handed] == [1, 2, 3]
 
 
 def test_exits_with_a_threshold_of_zero_are_skipped_in_the_history() -> None:
     # Exits 1, 3 and 4 are off, so the two answers seen are those after layers 2 and 5.
     measure = FirstLogit()
     criterion = ThresholdCriterion(measure, (0.0, 0.1, 0.0, 0.0, 0.8))
-    assert [layer for layer in range(1, 7) if criterion.watches(layer)] == [2, 5]
-    assert criterion.leaves(answers([[0.5, 0.05]])).tolist() == [False, True]
-    assert criterion.leaves(answers([[0.5], [0.5]])).tolist() == [True]
-    assert [exit_layer for _, exit_layer in measure.seen] == [2, 5]
+    assert watched_exits(criterion, 6) == (2, 5)
+    assert criterion.leaves(seen(answers([[0.5, 0.05]]), [2])).tolist() == [False, True]
+    assert criterion.leaves(seen(answers([[0.5], [0.5]]), [2, 5])).tolist() == [True]
+    assert [exit_layer for _, exit_layer in measure.handed] == [2, 5]
 
 
 def test_a_measure_that_looks_back_has_every_student_asked_up_to_the_last_open_exit() -> None:
     measure = FirstLogitLookingBack()
     criterion = ThresholdCriterion(measure, (0.0, 0.1, 0.0, 0.8, 0.0))
-    assert [layer for layer in range(1, 7) if criterion.watches(layer)] == [1, 2, 3, 4]
+    assert watched_exits(criterion, 6) == (1, 2, 3, 4)
     history = answers([[0.0, 0.9], [0.0, 0.5], [0.0, 0.5], [0.0, 0.85]])
-    leaving = [criterion.leaves(history[:layer]).tolist() for layer in (1, 2, 3, 4)]
+    leaving = [criterion.leaves(seen(history[:layer])).tolist() for layer in (1, 2, 3, 4)]
     assert leaving == [[False, False], [True, False], [False, False], [True, False]]
-    assert [exit_layer for _, exit_layer in measure.seen] == [1, 2, 3, 4]
+    assert [exit_layer for _, exit_layer in measure.handed] == [1, 2, 3, 4]
 
 
 def test_the_history_goes_only_to_a_measure_that_looks_back() -> None:
     history = answers([[0.1], [0.2], [0.3]])
     for measure, expected in ((FirstLogit(), history[-1:]), (FirstLogitLookingBack(), history)):
-        ThresholdCriterion(measure, (0.5, 0.5, 0.5)).leaves(history)
-        [(seen, exit_layer)] = measure.seen
-        assert np.array_equal(seen, expected)
+        ThresholdCriterion(measure, (0.5, 0.5, 0.5)).leaves(seen(history))
+        [(handed, exit_layer)] = measure.handed
+        assert np.array_equal(handed, expected)
         assert exit_layer == 3
 
 
 def test_thresholds_of_zero_watch_nothing() -> None:
     for measure in (FirstLogit(), FirstLogitLookingBack()):
         criterion = ThresholdCriterion(measure, (0.0, 0.0, 0.0))
-        assert not any(criterion.watches(layer) for layer in (1, 2, 3, 4))
+        assert watched_exits(criterion, 4) == ()
+
+
+def test_a_threshold_is_that_of_the_exit_whatever_was_seen_before_it() -> None:
+    # After layer 4 alone, a count of the exits seen would take the threshold after layer 1.
+    criterion = ThresholdCriterion(FirstLogit(), (0.9, 0.0, 0.0, 0.2))
+    assert criterion.leaves(seen(answers([[0.1, 0.5]]), [4])).tolist() == [True, False]
+    assert criterion.leaves(seen(answers([[0.1, 0.5]]), [1])).tolist() == [True, True]
+
+
+# What was seen.
+
+
+def test_looking_back_gives_what_each_exit_said_about_the_rows_still_running() -> None:
+    logits = np.random.default_rng(3).normal(size=(3, 7, 2))
+    running = [np.array([0, 1, 2, 3, 4, 5, 6]), np.array([1, 2, 4, 6]), np.array([2, 6])]
+    what = Seen()
+    for layer, rows, answered in zip([1, 4, 5], running, logits, strict=True):
+        what = what.then(layer, rows, answered[rows])
+        assert np.array_equal(what.stacked, logits[: len(what.layers), rows])
+        assert np.array_equal(what.latest, answered[rows])
+        assert what.exit_layer == layer
+    assert what.layers == (1, 4, 5)
+
+
+def test_what_an_exit_answered_is_kept_as_it_came() -> None:
+    logits = np.random.default_rng(4).normal(size=(2, 5, 3))
+    what = Seen().then(1, np.arange(5), logits[0])
+    then = what.then(2, np.array([1, 3]), logits[1, [1, 3]])
+    assert then.logits[0] is what.logits[0]
+    assert what.layers == (1,)  # the earlier value has not changed

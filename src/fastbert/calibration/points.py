@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from fastbert.calibration.answerer import PartTimes
 from fastbert.calibration.goal import Goal
 from fastbert.calibration.path import exit_layers_at
-from fastbert.exits.criteria import Measure, ThresholdCriterion
+from fastbert.exits.criteria import Measure, ThresholdCriterion, watched_exits
 from fastbert.exits.recorded import RecordedExits, doubts_of
 from fastbert.shape import ModelShape
 from fastbert.tasks.metrics import agreement, scores
@@ -108,8 +108,7 @@ class AnsweredRows:
         given = exit_layers - 1, np.arange(len(exit_layers))
         answers, losses = self.answers[given], self.expected_losses[given]
         layers = self.shape.num_layers
-        watched = [layer for layer in range(1, layers) if criterion.watches(layer)]
-        asked = self.shape.students_asked(exit_layers, watched)
+        asked = self.shape.students_asked(exit_layers, watched_exits(criterion, layers))
         flops = float(self.shape.row_flops(exit_layers, self.lengths, asked).mean())
         return OperatingPoint(
             criterion=criterion,

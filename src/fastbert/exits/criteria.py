@@ -1,8 +1,8 @@
 """Exit criteria: which rows of a batch may leave at an exit.
 
-A criterion is a pure function of the logits that the exits have produced so far. It keeps
-nothing between calls, so one object serves the engine (exit after exit) and calibration (all
-exits, recorded). Nothing here imports torch: every backend hands over NumPy logits.
+A criterion is a pure function of what the exits have answered so far, by layer. It keeps nothing
+between calls, so one object serves the engine (exit after exit) and calibration (all exits,
+recorded). Nothing here imports torch: every backend hands over NumPy logits.
 
 `EntropyCriterion` is the paper's. Every other rule is a `Measure`, which says how doubtful an
 answer is, under a `ThresholdCriterion`, which says how much doubt each exit lets pass; the
@@ -12,11 +12,10 @@ measures are in `fastbert.exits.measures`.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 
 def log_softmax(logits: Float[np.ndarray, "*rows classes"]) -> Float[np.ndarray, "*rows classes"]:
@@ -51,6 +50,55 @@ def uncertainty(logits: Float[np.ndarray, "*rows classes"]) -> Float[np.ndarray,
     return np.asarray(np.clip(entropy / math.log(classes), 0, 1))  # rounding can overstep
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What the exits that a criterion watches have answered so far about the rows still running.
+
+    An exit's answers stay as they came, about all rows that ran then: only who looks back, with
+    `stacked`, copies them.
+
+    Args:
+        layers: The layer before each of these exits, counted from 1, the latest last.
+        logits: What each exit answered.
+        rows: The numbers of the rows that each answer is about, rising; those of a later exit are
+            some of those of an earlier one.
+    """
+
+    layers: tuple[int, ...] = ()
+    logits: tuple[Float[np.ndarray, "_ classes"], ...] = ()
+    rows: tuple[Int[np.ndarray, " _"], ...] = ()
+
+    @property
+    def exit_layer(self) -> int:
+        """The layer before the latest exit, counted from 1."""
+        return self.layers[-1]
+
+    @property
+    def latest(self) -> Float[np.ndarray, "rows classes"]:
+        """What the latest exit answered."""
+        return self.logits[-1]
+
+    @property
+    def stacked(self) -> Float[np.ndarray, "exits rows classes"]:
+        """What all of these exits answered about the rows of the latest, which comes last."""
+        running = self.rows[-1]
+        return np.stack(
+            [
+                logits if len(rows) == len(running) else logits[np.searchsorted(rows, running)]
+                for rows, logits in zip(self.rows, self.logits, strict=True)
+            ]
+        )
+
+    def then(
+        self,
+        exit_layer: int,
+        rows: Int[np.ndarray, " rows"],
+        logits: Float[np.ndarray, "rows classes"],
+    ) -> "Seen":
+        """Return this and what one more exit answered."""
+        return Seen((*self.layers, exit_layer), (*self.logits, logits), (*self.rows, rows))
+
+
 @runtime_checkable
 class ExitCriterion(Protocol):
     """When a row is certain enough to leave. Implementations keep nothing between calls."""
@@ -62,14 +110,18 @@ class ExitCriterion(Protocol):
         """
         ...
 
-    def leaves(self, logits: Float[np.ndarray, "exits rows classes"]) -> Bool[np.ndarray, " rows"]:
-        """Return which rows leave now.
+    def leaves(self, seen: Seen) -> Bool[np.ndarray, " rows"]:
+        """Return which rows leave now, after `seen.exit_layer` layers.
 
         Args:
-            logits: What the watched exits have answered so far for the rows still running, the
-                latest exit last.
+            seen: What the watched exits have answered so far about the rows still running.
         """
         ...
+
+
+def watched_exits(criterion: ExitCriterion, num_exits: int) -> tuple[int, ...]:
+    """Return the layers, counted from 1, whose students a criterion asks; the teacher is none."""
+    return tuple(layer for layer in range(1, num_exits) if criterion.watches(layer))
 
 
 @dataclass(frozen=True)
@@ -99,9 +151,9 @@ class EntropyCriterion:
         """Return False at speed 0, where no row can leave: uncertainty is never below 0."""
         return self.speed > 0
 
-    def leaves(self, logits: Float[np.ndarray, "exits rows classes"]) -> Bool[np.ndarray, " rows"]:
+    def leaves(self, seen: Seen) -> Bool[np.ndarray, " rows"]:
         """Return which rows the latest exit is certain about."""
-        return np.asarray(uncertainty(logits[-1]) < self.speed)
+        return np.asarray(uncertainty(seen.latest) < self.speed)
 
 
 class Measure(ABC):
@@ -173,13 +225,8 @@ class ThresholdCriterion:
         last = len(self.thresholds) if self.measure.looks_back else exit_layer
         return any(threshold > 0 for threshold in self.thresholds[exit_layer - 1 : last])
 
-    def leaves(self, logits: Float[np.ndarray, "exits rows classes"]) -> Bool[np.ndarray, " rows"]:
+    def leaves(self, seen: Seen) -> Bool[np.ndarray, " rows"]:
         """Return the rows about which the latest exit has little enough doubt."""
-        exit_layer = self._watched[len(logits) - 1]
-        seen = logits if self.measure.looks_back else logits[-1:]
-        return np.asarray(self.measure.doubt(seen, exit_layer) < self.thresholds[exit_layer - 1])
-
-    @cached_property
-    def _watched(self) -> list[int]:
-        exits = range(1, len(self.thresholds) + 1)
-        return [exit_layer for exit_layer in exits if self.watches(exit_layer)]
+        logits = seen.stacked if self.measure.looks_back else seen.latest[np.newaxis]
+        doubt = self.measure.doubt(logits, seen.exit_layer)
+        return np.asarray(doubt < self.thresholds[seen.exit_layer - 1])

@@ -1,20 +1,25 @@
 """The adaptive loop: run to an exit, ask it, let the certain rows leave, go on with the rest.
 
-One loop serves every runtime. A backend knows how to run layers for some rows; a criterion
-knows who may leave; `classify` knows neither. What has left is never computed again, and a
-row's answer never depends on the other rows of its batch.
+One `step` serves every runtime. A backend knows how to run layers for some rows; a criterion
+knows who may leave; `step` knows neither. What has left is never computed again, and a row's
+answer never depends on the other rows of its batch.
+
+Nor does it depend on the other requests of a step. Rows at the same layer may be merged, whatever
+their criteria: what was seen is kept for each request, and one that does not watch an exit does
+not hear what it answered. `classify` takes one request to its end; a server merges many.
 """
 
-from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from fastbert.exits.criteria import ExitCriterion, ThresholdCriterion
+from fastbert.exits.criteria import ExitCriterion, Seen, ThresholdCriterion, watched_exits
 
 State = TypeVar("State")
-Batch = TypeVar("Batch", contravariant=True)
+Batch = TypeVar("Batch", bound=Sized, contravariant=True)
 
 
 @runtime_checkable
@@ -44,6 +49,13 @@ class ExitBackend(Protocol[State, Batch]):
         """Return the state of the named rows only, in that order."""
         ...
 
+    def merge(self, states: Sequence[State]) -> State:
+        """Return one state with the rows of all these, one after another.
+
+        All have run the same number of layers; the shorter ones are padded to the longest.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class ExitResult:
@@ -58,10 +70,79 @@ class ExitResult:
     exit_layer: Int[np.ndarray, " rows"]
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What the rows that left at one exit were answered."""
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Rows that came together, and by which rule they leave. No two are equal, so it is a key.
 
+    Args:
+        criterion: Who may leave.
+        exits: The layers before the exits that are asked for it, the teacher's last.
+    """
+
+    criterion: ExitCriterion
+    exits: tuple[int, ...]
+
+    def next_exit(self, exit_layer: int) -> int:
+        """Return the first of its exits after a layer."""
+        return next(layer for layer in self.exits if layer > exit_layer)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one request that still run.
+
+    Args:
+        request: What they belong to.
+        rows: Their numbers in it, rising.
+        seen: What the exits that it watches have answered.
+    """
+
+    request: Request
+    rows: Int[np.ndarray, " rows"]
+    seen: Seen
+
+    def hear(self, exit_layer: int, logits: Float[np.ndarray, "rows classes"]) -> "Part":
+        """Return the part once an exit has answered, which it ignores unless it watches it."""
+        if exit_layer not in self.request.exits:
+            return self
+        return replace(self, seen=self.seen.then(exit_layer, self.rows, logits))
+
+    def leaving(self, exit_layer: int) -> Bool[np.ndarray, " rows"]:
+        """Return which rows leave at the exit that was just heard: the teacher lets all go."""
+        if exit_layer == self.request.exits[-1]:
+            return np.ones(len(self.rows), bool)
+        if exit_layer not in self.request.exits:
+            return np.zeros(len(self.rows), bool)
+        return self.request.criterion.leaves(self.seen)
+
+
+@dataclass(frozen=True)
+class RunningRows(Generic[State]):
+    """Rows that have run the same number of layers, of one request or of many.
+
+    Args:
+        exit_layer: How many layers they ran.
+        state: What the backend has of them.
+        parts: The rows by request, in the order in which they lie in the state.
+    """
+
+    exit_layer: int
+    state: State
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What the rows of a request that left at an exit were answered; it may be none.
+
+    Args:
+        request: What they belong to.
+        rows: Their numbers in it.
+        logits: What the exit answered.
+        exit_layer: How many encoder layers they ran, counted from 1.
+    """
+
+    request: Request
     rows: Int[np.ndarray, " left"]
     logits: Float[np.ndarray, "left classes"]
     exit_layer: int
@@ -80,36 +161,77 @@ def classify(
 
     Source: Section 3.3, "Adaptive inference", of Liu et al., FastBERT (ACL 2020).
     """
+    running: RunningRows[State] | None = begin(backend, batch, criterion)
+    answers: list[Answered] = []
+    while running is not None:
+        running, answered = step(backend, running)
+        answers += answered
+    return in_order(answers)
+
+
+def begin(
+    backend: ExitBackend[State, Batch], batch: Batch, criterion: ExitCriterion
+) -> RunningRows[State]:
+    """Return the rows of a request before the first layer.
+
+    Raises:
+        ValueError: The criterion has thresholds for another number of students.
+    """
     if isinstance(criterion, ThresholdCriterion):
         criterion.refuse_other_depth(backend.num_exits)
-    state = backend.start(batch)
-    answers: list[_Answer] = []
-    running: np.ndarray | None = None  # which rows; unknown until the first exit answers
-    history = np.empty((0, 0, 0))  # [exits, running, classes], of which `asked` are filled
-    asked = 0
+    exits = (*watched_exits(criterion, backend.num_exits), backend.num_exits)
+    part = Part(Request(criterion, exits), np.arange(len(batch)), Seen())
+    return RunningRows(0, backend.start(batch), (part,))
 
-    watched = [layer for layer in range(1, backend.num_exits) if criterion.watches(layer)]
-    for exit_layer in (*watched, backend.num_exits):
-        state, logits = backend.advance(state, exit_layer)
-        if running is None:
-            running = np.arange(len(logits))
-            history = np.empty((len(watched), *logits.shape), logits.dtype)
-        if exit_layer == backend.num_exits:
-            answers.append(_Answer(running, logits, exit_layer))
-            break
-        history[asked] = logits
-        asked += 1
-        leaving = criterion.leaves(history[:asked])
-        if not leaving.any():
-            continue
-        answers.append(_Answer(running[leaving], logits[leaving], exit_layer))
-        if leaving.all():
-            break
-        staying = np.flatnonzero(~leaving)
+
+def step(
+    backend: ExitBackend[State, Batch], running: RunningRows[State]
+) -> tuple[RunningRows[State] | None, list[Answered]]:
+    """Run to the nearest exit that any request watches, and let go who may leave there.
+
+    Returns:
+        Who goes on, None if nobody does, and for each request what the rows that left were
+        answered.
+    """
+    exit_layer = min(part.request.next_exit(running.exit_layer) for part in running.parts)
+    state, logits = backend.advance(running.state, exit_layer)
+    heard, answered, leaving = [], [], []
+    for part, own in _by_part(running.parts, logits):
+        part = part.hear(exit_layer, own)
+        left = part.leaving(exit_layer)
+        answered.append(Answered(part.request, part.rows[left], own[left], exit_layer))
+        heard.append(replace(part, rows=part.rows[~left]))
+        leaving.append(left)
+    staying = np.flatnonzero(~np.concatenate(leaving))
+    if not len(staying):
+        return None, answered
+    if len(staying) < len(logits):
         state = backend.keep(state, staying)
-        running, history = running[staying], history[:, staying]
+    parts = tuple(part for part in heard if len(part.rows))
+    return RunningRows(exit_layer, state, parts), answered
 
-    return _in_order(answers)
+
+def merge(
+    backend: ExitBackend[State, Batch], running: Sequence[RunningRows[State]]
+) -> RunningRows[State]:
+    """Return rows that have run the same number of layers as one, so that they share steps.
+
+    Raises:
+        ValueError: They have run different numbers of layers.
+    """
+    layers = [rows.exit_layer for rows in running]
+    if len(set(layers)) != 1:
+        raise ValueError(f"rows must have run the same number of layers to be merged, got {layers}")
+    state = backend.merge([rows.state for rows in running])
+    return RunningRows(layers[0], state, tuple(part for rows in running for part in rows.parts))
+
+
+def in_order(answers: Sequence[Answered]) -> ExitResult:
+    """Put the answers of a request, grouped by exit, back into the order of its rows."""
+    order = np.argsort(np.concatenate([answer.rows for answer in answers]))
+    logits = np.concatenate([answer.logits for answer in answers])
+    layers = [np.full(len(answer.rows), answer.exit_layer) for answer in answers]
+    return ExitResult(logits[order], np.concatenate(layers)[order])
 
 
 def record(
@@ -124,9 +246,12 @@ def record(
     return np.stack(answers)
 
 
-def _in_order(answers: list[_Answer]) -> ExitResult:
-    """Put the answers, grouped by exit, back into the order of the batch."""
-    order = np.argsort(np.concatenate([answer.rows for answer in answers]))
-    logits = np.concatenate([answer.logits for answer in answers])
-    layers = [np.full(len(answer.rows), answer.exit_layer) for answer in answers]
-    return ExitResult(logits[order], np.concatenate(layers)[order])
+def _by_part(
+    parts: Sequence[Part], logits: Float[np.ndarray, "rows classes"]
+) -> Iterator[tuple[Part, Float[np.ndarray, "own classes"]]]:
+    """Yield each part with what was answered about its rows."""
+    start = 0
+    for part in parts:
+        end = start + len(part.rows)
+        yield part, logits[start:end]
+        start = end

@@ -4,6 +4,7 @@ Recording runs the model once. Replaying goes through the same loop and the same
 serving, so what is chosen here is what happens there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,10 @@ class RecordedExits:
     def keep(self, state: ReplayState, rows: Int[np.ndarray, " rows"]) -> ReplayState:
         """Drop the other rows."""
         return ReplayState(state.exit_layer, state.rows[rows])
+
+    def merge(self, states: Sequence[ReplayState]) -> ReplayState:
+        """Put rows one after another."""
+        return ReplayState(states[0].exit_layer, np.concatenate([state.rows for state in states]))
 
     def replay(self, criterion: ExitCriterion) -> ExitResult:
         """Return what the rows would have been answered, and where."""

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from fastbert.calibration.path import exit_layers_at
-from fastbert.exits.criteria import EntropyCriterion, uncertainty
+from fastbert.exits.criteria import EntropyCriterion, uncertainty, watched_exits
 from fastbert.exits.engine import ExitResult
 from fastbert.exits.recorded import RecordedExits
 from fastbert.shape import ModelShape
@@ -307,13 +307,13 @@ def _quality(report: ReportData, answers: Decisions) -> dict[str, float]:
 
 def _speed_point(report: ReportData, speed: float) -> dict[str, Any]:
     result = report.at_speed(speed)
-    watched = range(1, report.num_layers) if speed > 0 else ()
+    watched = watched_exits(EntropyCriterion(speed), report.num_layers)
     return {
         "series": "speed",
         "setting": speed,
         **_quality(report, report.task.decide(result.logits)),
         "mean_exit_layer": float(result.exit_layer.mean()),
-        "speedup_flops": report.shape.speedup(result.exit_layer, report.lengths, list(watched)),
+        "speedup_flops": report.shape.speedup(result.exit_layer, report.lengths, watched),
     }
 
 
