@@ -15,7 +15,7 @@ DEV := .venv/.dev
 FLOORS := .venv-floors/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test masked check format floors
+.PHONY: help demo test coverage masked check format floors
 
 # A processor with AVX2 and nothing newer; what the emulator lacks of it is left out.
 AVX2 := Haswell,-pcid,-x2apic,-tsc-deadline,-hle,-invpcid,-rtm
@@ -26,8 +26,16 @@ help: ## List the targets
 demo: $(DEMO) ## Train, measure and try a classifier on real text, offline once installed
 	@$(BIN)/fastbert demo
 
-test: $(DEV) ## Run the tests
-	@$(BIN)/pytest $(DISTRIBUTED)
+# What ROOM names: folders of tests, modules at the top (`ROOM="exits classifier"`), or files.
+ROOM ?=
+TESTS = $(foreach room,$(ROOM),$(or $(wildcard tests/$(room)/. tests/test_$(room).py $(room)), \
+	$(error no tests called '$(room)': name a folder in tests, or tests/test_NAME.py by its NAME)))
+
+test: $(DEV) ## Run the tests, or with ROOM=exits those of one room (or more, or files)
+	@$(BIN)/pytest $(DISTRIBUTED) $(TESTS)
+
+coverage: $(DEV) ## Run the tests, list what no test runs, fail below 95 % of branches
+	@$(BIN)/pytest $(DISTRIBUTED) --cov --cov-report=term-missing:skip-covered
 
 masked: $(DEV) ## Run the tests of int8 on an emulated processor with AVX2 only (qemu-user)
 	@qemu-x86_64 -cpu $(AVX2) $(BIN)/python -m pytest tests/export/test_int8.py tests/runtime/test_int8_products.py

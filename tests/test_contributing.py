@@ -1,4 +1,5 @@
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ from jaxtyping import Bool
 from fastbert.exits.criteria import Seen
 from tests.seen import seen
 
-CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
+ROOT = Path(__file__).parents[1]
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 
 
 def test_the_example_criterion_lets_rows_leave_when_two_exits_agree() -> None:
@@ -26,3 +28,34 @@ def test_the_example_criterion_lets_rows_leave_when_two_exits_agree() -> None:
         [True, False, False],
         [True, True, False],
     ]
+
+
+def reading_order() -> list[set[str]]:
+    """Return the rooms and modules that each entry of the list in CONTRIBUTING.md is about."""
+    text = CONTRIBUTING.read_text("utf-8").partition("## Reading order")[2].partition("\n## ")[0]
+    entries = re.findall(r"^\d+\. (.*?)(?=^\d+\. |\n\n)", text, re.DOTALL | re.MULTILINE)
+    heading = r"(?:^|(?<=\n)|(?<=\. ))\s*`([a-z_]+)(?:/|\.py)`:"
+    return [set(re.findall(heading, entry)) for entry in entries]
+
+
+def test_every_room_and_module_of_the_package_is_in_the_reading_order() -> None:
+    package = ROOT / "src" / "fastbert"
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    named = [name for entry in reading_order() for name in entry]
+    assert sorted(named) == sorted(rooms | modules)
+
+
+def test_the_reading_order_is_that_of_the_import_contract_from_the_bottom_up() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    [layers] = [each["layers"] for each in contracts["contracts"] if each["id"] == "layers"]
+    contract = [set(re.findall(r"\w+", layer)) for layer in reversed(layers)]
+    assert reading_order() == contract
+
+
+def test_the_reading_order_names_modules_that_are_there() -> None:
+    text = CONTRIBUTING.read_text("utf-8").partition("## Reading order")[2].partition("\n## ")[0]
+    there = {path.name for path in (ROOT / "src" / "fastbert").rglob("*.py")}
+    assert {path.rpartition("/")[2] for path in re.findall(r"`([\w/]+\.py)`", text)} <= there | {
+        "test_engine.py"
+    }
