@@ -1,8 +1,10 @@
 """A calibration is read back bit-equal, or refused by name; the model beside it stays as it was."""
 
 import errno
+import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -29,8 +31,9 @@ from fastbert.exits.measures import (
     TopEntropy,
 )
 from fastbert.exits.recorded import RecordedExits
-from fastbert.files.disk import hash_of_file
+from fastbert.files.disk import copy_file, hash_of_file
 from fastbert.folder import calibration as calibration_record
+from fastbert.folder import write
 from fastbert.folder.calibration import (
     check_default,
     load_calibration,
@@ -44,6 +47,7 @@ from fastbert.folder.read import ModelFolder, open_folder
 from fastbert.folder.write import copy_folder, seal
 from fastbert.tasks.single_label import SingleLabel
 from tests.folder.folders import (
+    EXPORT,
     FOREIGN,
     LABELS,
     STUDENT,
@@ -464,3 +468,110 @@ def test_a_folder_that_was_replaced_meanwhile_is_not_overwritten(folder: ModelFo
     with pytest.raises(FolderError, match="was replaced since it was opened"):
         save_calibration(folder, calibration(folder), "dev.csv")
     assert content(folder.path) == before
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
+    """Count how often each file, by its inode, is hashed whole."""
+    counts: Counter[int] = Counter()
+    real = hashlib.file_digest
+
+    def file_digest(file: Any, name: str) -> Any:
+        counts[os.fstat(file.fileno()).st_ino] += 1
+        return real(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", file_digest)
+    return counts
+
+
+def test_a_calibration_neither_copies_nor_reads_weights_and_exports(
+    folder: ModelFolder, reads: Counter[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(folder.path, EXPORT)
+    kept = ("model.safetensors", "students.safetensors", *EXPORT)
+    for name in kept:  # as every save leaves them
+        (folder.path / name).chmod((folder.path / "config.json").stat().st_mode)
+    inodes = {name: (folder.path / name).stat().st_ino for name in kept}
+    copied: list[str] = []
+
+    def copy(source: Path, place: Path) -> str:
+        copied.append(source.relative_to(folder.path).as_posix())
+        return copy_file(source, place)
+
+    monkeypatch.setattr(write, "copy_file", copy)
+    saved = save_calibration(folder, calibration(folder), "dev.csv")
+
+    assert {name: (folder.path / name).stat().st_ino for name in kept} == inodes
+    assert all((folder.path / name).stat().st_nlink == 1 for name in kept)  # the old name is gone
+    assert not reads.keys() & set(inodes.values())
+    assert not set(copied) & set(kept)
+    assert open_folder(folder.path).config == saved.config
+    assert saved.is_in_place
+
+
+def test_a_second_calibration_leaves_what_was_opened_before_as_it_was(folder: ModelFolder) -> None:
+    first = save_calibration(folder, calibration(folder), "first.csv")
+    before = {name: file.read_bytes() for name, file in first.files.items()}
+    save_calibration(first, calibration(folder, seed=1), "second.csv")
+
+    assert {name: file.read_bytes() for name, file in first.files.items()} == before
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("how", ["written into", "replaced"])
+def test_a_file_that_changed_since_the_folder_was_opened_is_not_taken_over(
+    folder: ModelFolder, name: str, how: str
+) -> None:
+    path = folder.path / name
+    data = path.read_bytes()
+    if how == "replaced":
+        path.unlink()
+    path.write_bytes(data + b" ")
+    os.utime(path, ns=(1, 1))
+    before = content(folder.path)
+
+    with pytest.raises(FolderError, match="model: was replaced since it was opened"):
+        save_calibration(folder, calibration(folder), "dev.csv")
+    assert content(folder.path) == before
+
+
+def test_a_disk_without_second_names_gets_copies(
+    folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: Any) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    put(folder.path, EXPORT)
+    monkeypatch.setattr(os, "link", no_links)
+    before = content(folder.path)
+    saved = save_calibration(folder, calibration(folder), "dev.csv")
+
+    after = content(folder.path)
+    assert {name: after[name] for name in EXPORT} == EXPORT
+    assert after["model.safetensors"] == before["model.safetensors"]
+    assert all(file.is_in_place for file in saved.files.values())
+
+
+def test_a_save_elsewhere_is_a_copy_of_every_file(folder: ModelFolder, tmp_path: Path) -> None:
+    put(folder.path, EXPORT)
+    copy_folder(folder, tmp_path / "copy")
+
+    assert content(tmp_path / "copy") == content(folder.path)
+    for name in content(folder.path):
+        assert (folder.path / name).stat().st_nlink == 1
+
+
+def test_a_failed_calibration_changes_no_mode(
+    folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder.path / "model.safetensors"
+    path.chmod(0o440)
+
+    def broken(*_: Any) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(write, "_swap", broken)  # after the modes are set
+
+    with pytest.raises(FolderError, match="not saved"):
+        save_calibration(folder, calibration(folder), "dev.csv")
+    assert path.stat().st_mode & 0o777 == 0o440

@@ -102,9 +102,12 @@ def export_model(
         shutil.rmtree(export.path, ignore_errors=True)
         export.path.mkdir()
         _write_pieces(pieces, export)
-        exported = FastBertClassifier(open_backend(export.opened()), tokenizer, opened)
+        written = export.opened()
+        exported = FastBertClassifier(open_backend(written), tokenizer, opened)
+        hashes = {name: file.sha256 for name, file in written.files.items()}
         if adaptive:
             onnx.save(_adaptive(pieces, original), export.path / ADAPTIVE_FILE)
+            hashes[ADAPTIVE_FILE] = hash_of_file(export.path / ADAPTIVE_FILE)
         parity = compare_with_torch(
             original, exported, list(texts or SAMPLE_TEXTS)[:COMPARED_TEXTS], source
         )
@@ -113,7 +116,7 @@ def export_model(
             runtime=runtime,
             precision=precision,
             activation_bits=activation_bits,
-            files={path.name: hash_of_file(path) for path in sorted(export.path.iterdir())},
+            files={name: hashes[name] for name in sorted(hashes)},
             exported_from={name: opened.config.hashes[name] for name in EXPORTED_FROM},
             versions=installed_versions(PACKAGES),
             parity=parity,

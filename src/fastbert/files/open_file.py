@@ -30,6 +30,7 @@ class OpenFile:
         self.path = path
         self._descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
+        self._state = self._size_and_time()  # before it is read
         with open(self.link, "rb") as file:
             self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -49,6 +50,20 @@ class OpenFile:
             return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
         except OSError:
             return False
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether nobody has written into it since it was opened, as far as size and time tell."""
+        return self._state == self._size_and_time()
+
+    def is_at(self, path: Path) -> bool:
+        """Return whether this very file lies at a path, unchanged, and no link to it."""
+        found = os.fstat(self._descriptor)
+        return os.path.samestat(found, path.lstat()) and self.is_unchanged
+
+    def _size_and_time(self) -> tuple[int, int]:
+        found = os.fstat(self._descriptor)
+        return found.st_size, found.st_mtime_ns
 
     def read_bytes(self) -> bytes:
         """Return everything; for files that are small."""

@@ -28,7 +28,7 @@ from fastbert.files.disk import hash_of_file
 from fastbert.folder.config import LABELS_HASH, DefaultPoint, EarlyExitConfig
 from fastbert.folder.names import CALIBRATION_FILE, EARLY_EXIT_FILE, HASHED_FILES
 from fastbert.folder.read import ModelFolder, open_folder
-from fastbert.folder.write import fill_staging, seal, staged_folder
+from fastbert.folder.write import fill_staging, reseal, staged_folder
 from fastbert.processor import processor_name
 
 DECIDING = (LABELS_HASH, *HASHED_FILES)  # what decides an answer
@@ -104,7 +104,7 @@ def save_calibration(
     with staged_folder(folder.path) as staging:
         fill_staging(folder, staging)
         add_calibration(staging, folder.config, calibration, source, default)
-    return open_folder(folder.path)
+    return open_folder(folder.path, folder.files)
 
 
 def add_calibration(
@@ -114,7 +114,7 @@ def add_calibration(
     source: str,
     default: Goal,
 ) -> EarlyExitConfig:
-    """Write a calibration into a folder that is being made, and seal it again."""
+    """Write a calibration into a folder that is being made and sealed, and seal it again."""
     arrays = {
         "logits": calibration.recorded.recorded.astype(np.float32),
         "lengths": calibration.lengths.astype(np.int32),
@@ -143,7 +143,7 @@ def add_calibration(
         thresholds=calibration.solve(default).thresholds,
         goal=default.as_dict(),
     )
-    return seal(staging, replace(config, calibration=asdict(record), default=point))
+    return reseal(staging, replace(config, calibration=asdict(record), default=point))
 
 
 def load_calibration(folder: ModelFolder, measure: Measure | None = None) -> Calibration:
@@ -263,7 +263,7 @@ def refuse_other_answerer(folder: ModelFolder, goal: Goal, answerer: Answerer) -
     """
     name, _ = goal.aim
     told = _other_answerer(folder, answerer, promise=goal.confidence is not None)
-    if told and (name in ("max_drop", "latency_ms")):
+    if told and name in ("max_drop", "latency_ms"):
         raise CalibrationError(f"{told}, so {name} was not measured; {_again(folder, answerer)}")
     if told:
         logger.warning("%s, so %s may come out otherwise; %s", told, name, _again(folder, answerer))

@@ -69,7 +69,7 @@ class ModelFolder:
         return TextTokenizer.from_files(tokenizer, config, self.config.max_length)
 
 
-def open_folder(path: str | Path) -> ModelFolder:
+def open_folder(path: str | Path, known: Mapping[str, OpenFile] | None = None) -> ModelFolder:
     """Verify a model folder, before anything is computed with it.
 
     All files are there, early_exit.json is understood, config.json names the same labels in the
@@ -80,6 +80,7 @@ def open_folder(path: str | Path) -> ModelFolder:
 
     Args:
         path: The folder; `~` is understood, links are followed.
+        known: Open files by name; those that still lie there unchanged are not read again.
 
     Raises:
         FolderError: Anything of this is not so; the message names the file.
@@ -88,17 +89,17 @@ def open_folder(path: str | Path) -> ModelFolder:
     for attempt in range(1, SWAP_ATTEMPTS + 1):
         lay_here = _identity(path)
         try:
-            return _opened(path)
+            return _opened(path, known or {})
         except FolderError:
             if attempt == SWAP_ATTEMPTS or lay_here == _identity(path):
                 raise
     raise AssertionError("the last attempt returns or raises")
 
 
-def _opened(path: Path) -> ModelFolder:
+def _opened(path: Path, known: Mapping[str, OpenFile]) -> ModelFolder:
     with readable(path):
         settle_before_reading(path.resolve())
-        files = _open_files(path)
+        files = _open_files(path, known)
         config = EarlyExitConfig.read(files[EARLY_EXIT_FILE])
         for name in HASHED_FILES:
             if name not in files:
@@ -151,14 +152,16 @@ def check_tensors(
         raise FolderError(f"{file}: {'; '.join(problems[:3])}{more}")
 
 
-def _open_files(path: Path) -> dict[str, OpenFile]:
+def _open_files(path: Path, known: Mapping[str, OpenFile]) -> dict[str, OpenFile]:
     """Open what a model folder has, or say what the path is instead of one."""
     if not path.exists():
         raise FolderError(f"{path}: there is no such folder")
     if not path.is_dir():
         raise FolderError(f"{path}: is a file, not a model folder")
     names = (EARLY_EXIT_FILE, *HASHED_FILES, CALIBRATION_FILE)
-    files = {name: OpenFile(path / name) for name in names if (path / name).is_file()}
+    files = {
+        name: _open_file(path / name, known.get(name)) for name in names if (path / name).is_file()
+    }
     if EARLY_EXIT_FILE in files:  # as opened: a look before may have been into another folder
         return files
     if MODEL_CONFIG_FILE in files:
@@ -167,6 +170,12 @@ def _open_files(path: Path) -> dict[str, OpenFile]:
             f"`fastbert distill {path} TEXTS --output DIR`"
         )
     raise FolderError(f"{path}: not a FastBERT model folder, it has no {EARLY_EXIT_FILE}")
+
+
+def _open_file(path: Path, known: OpenFile | None) -> OpenFile:
+    if known is not None and known.path == path and known.is_in_place and known.is_unchanged:
+        return known
+    return OpenFile(path)
 
 
 def check_agreement(

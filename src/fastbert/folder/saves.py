@@ -27,11 +27,6 @@ SWAP_ATTEMPTS = 10
 SWAP_SECONDS = 0.05  # between two attempts to find the target while another process swaps it
 
 
-# A save works in a folder beside its target: `new` is being filled, `old-0` is what stood at the
-# target until the swap, `left-0` the same when the swap is done and only what is not ours has to be
-# moved out of it, and `lock` is locked as long as the process lives, however it dies.
-
-
 def _prefix(target: Path) -> str:
     """Return how the working folders of a target are named, short whatever its own name is."""
     return f".fastbert-save-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]}-"

@@ -8,8 +8,8 @@ renaming folders).
 import errno
 import json
 import os
-import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from fastbert.errors import FolderError
 from fastbert.extras import installed_versions
-from fastbert.files.disk import expanded, hash_of_file, sync_to_disk
+from fastbert.files.disk import copy_file, expanded, hash_of_file, link_file, sync_to_disk
 from fastbert.folder.config import LABELS_HASH, SETTINGS_HASH, EarlyExitConfig, hash_of_settings
 from fastbert.folder.names import (
     EARLY_EXIT_FILE,
@@ -29,7 +29,7 @@ from fastbert.folder.names import (
     TOKENIZER_FILE,
     own_files,
 )
-from fastbert.folder.read import ModelFolder, check_agreement, largest_token_id, open_folder
+from fastbert.folder.read import ModelFolder, check_agreement, largest_token_id
 from fastbert.folder.saves import SWAP_ATTEMPTS, retire, settle_interrupted_saves, working_folder
 from fastbert.folder.strict_json import hash_of_json, read_json
 
@@ -84,13 +84,28 @@ def seal(staging: Path, config: EarlyExitConfig) -> EarlyExitConfig:
     largest = largest_token_id(staging / TOKENIZER_FILE)
     check_agreement(staging, config, read_json(staging / MODEL_CONFIG_FILE), largest)
     hashes = {name: hash_of_file(staging / name) for name in HASHED_FILES}
+    return reseal(staging, replace(config, hashes=hashes))
+
+
+def reseal(staging: Path, config: EarlyExitConfig) -> EarlyExitConfig:
+    """Write early_exit.json again where only that changes; no file is read.
+
+    Args:
+        staging: A folder that was sealed, or that `fill_staging` filled.
+        config: What to write; its hashes of files are those of the folder.
+
+    Returns:
+        The config as written.
+    """
     found = installed_versions(PACKAGES.values())
     versions = {name: found[package] for name, package in PACKAGES.items() if package in found}
     config = replace(config, versions=versions)
     entries = json.loads(config.to_json())  # as it will be read
-    hashes[LABELS_HASH] = hash_of_json(entries["labels"])
-    hashes[SETTINGS_HASH] = hash_of_settings(entries)
-    config = replace(config, hashes=hashes)
+    own = {
+        LABELS_HASH: hash_of_json(entries["labels"]),
+        SETTINGS_HASH: hash_of_settings(entries),
+    }
+    config = replace(config, hashes=config.hashes | own)
     (staging / EARLY_EXIT_FILE).write_text(config.to_json(), encoding="utf-8")
     return config
 
@@ -103,20 +118,53 @@ def copy_folder(source: ModelFolder, target: str | Path) -> None:
             it was when it was opened.
     """
     with staged_folder(target) as staging:
-        fill_staging(source, staging)
+        _fill(source, staging, linked=())
 
 
 def fill_staging(source: ModelFolder, staging: Path) -> None:
-    """Copy what is on the list from a verified folder into a staged one.
+    """Bring what is on the list from a verified folder into the one that shall take its place.
+
+    Weights and exports, which no save changes, get a second name where the disk can do that; what
+    is written anew (early_exit.json, the calibration, the card) is copied.
 
     Raises:
         FolderError: `source` is no longer what it was when it was opened.
     """
-    for name in own_files(source.path):
-        (staging / name).parent.mkdir(exist_ok=True)
-        shutil.copy2(source.path / name, staging / name)
-    if open_folder(staging).config != source.config:
-        raise FolderError(f"{source.path}: was replaced since it was opened; open it again")
+    names = [name.as_posix() for name in own_files(source.path)]
+    _fill(source, staging, [name for name in names if name in HASHED_FILES or "/" in name])
+
+
+def _fill(source: ModelFolder, staging: Path, linked: Iterable[str]) -> None:
+    """Link some of the files of a model and copy the others, each read at most once."""
+    names, mode = own_files(source.path), _mode_of_new_files(staging)
+    for name in names:
+        path, place = source.path / name, staging / name
+        place.parent.mkdir(exist_ok=True)
+        opened = source.files.get(name.as_posix())
+        if name.as_posix() in linked and link_file(path, place, mode):
+            is_it = opened is None or opened.is_at(place)
+        else:
+            sha256 = copy_file(path, place)
+            is_it = opened is None or opened.sha256 == sha256
+        if not is_it:
+            raise _replaced(source)
+    if not source.is_in_place or not source.files.keys() <= {name.as_posix() for name in names}:
+        raise _replaced(source)
+
+
+def _replaced(source: ModelFolder) -> FolderError:
+    return FolderError(f"{source.path}: was replaced since it was opened; open it again")
+
+
+def _mode_of_new_files(folder: Path) -> int:
+    """Return the mode that a new file in a folder has."""
+    path = folder / "mode"
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+        path.unlink()
 
 
 def refuse_what_is_not_ours(target: Path) -> None:
@@ -213,4 +261,5 @@ def _is_disk_full(error: Exception) -> bool:
 
 def _written(staging: Path | None) -> int:
     files = [] if staging is None else [path for path in staging.rglob("*") if path.is_file()]
-    return sum(path.stat().st_size for path in files)
+    found = [path.stat() for path in files]
+    return sum(file.st_size for file in found if file.st_nlink == 1)  # the others lay there before

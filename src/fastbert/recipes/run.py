@@ -23,7 +23,7 @@ from fastbert.folder.calibration import add_calibration
 from fastbert.folder.config import EarlyExitConfig
 from fastbert.folder.names import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE
 from fastbert.folder.read import check_agreement
-from fastbert.folder.write import refuse_what_is_not_ours, seal, staged_folder
+from fastbert.folder.write import refuse_what_is_not_ours, reseal, seal, staged_folder
 from fastbert.nn.checkpoint import hashes_of
 from fastbert.nn.model import FastBertModel
 from fastbert.nn.teachers import save_tokenizer
@@ -269,7 +269,7 @@ class Run:
                 config = add_calibration(staging, config, calibration, self._held_out_from, default)
                 point = calibration.solve(default)
             rows = _measured(classifier, test or held_out, point)
-            config = seal(staging, replace(config, evaluation=rows))
+            config = reseal(staging, replace(config, evaluation=rows))
             write_card(staging, config, split="test" if test else "dev")
         remove(self.folder)
         return FastBertClassifier.from_pretrained(self.output)
