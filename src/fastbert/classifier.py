@@ -305,7 +305,7 @@ class FastBertClassifier:
         if measure == "learned":
             with needs_extra("train", "fitting a learned measure"):
                 from fastbert.calibration.learned import fit_learned_exit
-        recorded = self._record(tokens, batch_size)
+        recorded = self.record_tokens(tokens, batch_size)
         lengths = np.array([len(row.ids) for row in tokens])
         fitted = None
         if measure == "learned":
@@ -479,9 +479,10 @@ class FastBertClassifier:
 
     def record(self, texts: Iterable[Text], batch_size: int = 32) -> RecordedExits:
         """Return what every exit answers about every text, at the cost of every layer."""
-        return self._record(self.encode(texts), batch_size)
+        return self.record_tokens(self.encode(texts), batch_size)
 
-    def _record(self, tokens: Sequence[Tokens], batch_size: int) -> RecordedExits:
+    def record_tokens(self, tokens: Sequence[Tokens], batch_size: int = 32) -> RecordedExits:
+        """Do the same for what `encode` returned."""
         recorded = np.empty((self.num_layers, len(tokens), len(self.labels)), np.float32)
         answer = partial(record, self.backend)
         for rows, result in self._each_batch(tokens, batch_size, answer):

@@ -18,11 +18,41 @@ class FastBertError(Exception):
 
 
 class DataError(FastBertError):
-    """A file or a row of it cannot be used; the message starts with the file and the line."""
+    """A file or a row of it cannot be used; the message starts with the file and the line.
+
+    Attributes:
+        path: The file, as the message calls it ("standard input" where there is none); None where
+            no file is to blame.
+        line: The line, or in Parquet the row, counted from 1; None where it is the whole file.
+    """
+
+    def __init__(self, message: str, *, path: object = None, line: int | None = None) -> None:
+        """Take what is wrong; where it is wrong is put before it."""
+        place = path if line is None else f"{path}:{line}"
+        super().__init__(message if place is None else f"{place}: {message}")
+        self.path = None if path is None else str(path)
+        self.line = line
+
+    @classmethod
+    def at_row(cls, message: str, place: str) -> "DataError":
+        """Return the error of a row, whose place is "file:line"."""
+        path, _, line = place.rpartition(":")
+        if not (path and line.isdecimal()):
+            return cls(message, path=place)
+        return cls(message, path=path, line=int(line))
 
 
 class FolderError(FastBertError):
-    """A model folder is incomplete, damaged or not ours; the message names the file."""
+    """A model folder is incomplete, damaged or not ours; the message names the file.
+
+    Attributes:
+        path: The folder or the file in it, as the message calls it; None where there is none.
+    """
+
+    def __init__(self, message: str, *, path: object = None) -> None:
+        """Take what is wrong; where it is wrong is put before it."""
+        super().__init__(message if path is None else f"{path}: {message}")
+        self.path = None if path is None else str(path)
 
 
 class BackboneError(FastBertError):

@@ -106,3 +106,19 @@ def test_a_calibrated_model_is_reported_by_its_goals(
     [reported] = [p for p in elsewhere.points if p["goal"] == Goal(saving=0.5).as_dict()]
     assert reported["thresholds"] == list(half.thresholds)
     assert reported["mean_exit_layer"] == pytest.approx(answered.exit_layer.mean())
+
+
+def test_the_texts_of_a_report_without_labels_are_encoded_once(
+    uncalibrated: FastBertClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+    real = uncalibrated.tokenizer.encode
+
+    def encode(texts: list[str]) -> object:
+        encoded.append(len(texts))
+        return real(texts)
+
+    monkeypatch.setattr(uncalibrated.tokenizer, "encode", encode)
+    collect(uncalibrated, "a name", [Example(f"file:{row}", f"text {row}") for row in range(7)])
+
+    assert encoded == [7]

@@ -69,11 +69,12 @@ class Lines(Iterator[str]):
         try:
             raw = self._readline(_LONGEST_LINE + 1)
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{place}: {damaged(str(error))}") from error
+            raise DataError.at_row(damaged(str(error)), place) from error
         if len(raw) > _LONGEST_LINE:  # gzip makes them of a few bytes
-            raise DataError(
-                f"{place}: goes on for more than {_LONGEST_LINE // 2**20} MiB without a line end, "
-                "so it is no row; end each row's line, or leave it out"
+            raise DataError.at_row(
+                f"goes on for more than {_LONGEST_LINE // 2**20} MiB without a line end, "
+                "so it is no row; end each row's line, or leave it out",
+                place,
             )
         return raw.removeprefix(_BYTE_ORDER_MARK) if self.number == 0 else raw
 
@@ -89,12 +90,12 @@ def text_rows(
     """Return the rows of a text file, once its first line shows that it is what its name says."""
     first = lines.peek()
     if problem := diagnosis.misshapen_lines(first, suffix):
-        raise DataError(f"{lines.name}: {problem}")
+        raise DataError(problem, path=lines.name)
     fits = partial(_fits, columns, needs_label)
     if suffix == ".jsonl":
         line = first.decode("utf-8", errors="replace")
         if problem := diagnosis.table_instead(line, Path(lines.name).name, fits=fits):
-            raise DataError(f"{lines.name}: {problem}")
+            raise DataError(problem, path=lines.name)
         return _json_rows(lines)
     rows = _csv_rows(lines) if suffix == ".csv" else _tsv_rows(lines)
     return _table_rows(suffix, lines, rows, columns, needs_label)
@@ -140,9 +141,9 @@ def _table_rows(
     if isinstance(header, str) or not fits(header):
         name = Path(lines.name).name
         if problem := diagnosis.misread_header(lines.latest, name, suffix, fits=fits):
-            raise DataError(f"{place}: {problem}")
+            raise DataError.at_row(problem, place)
     if isinstance(header, str):
-        raise DataError(f"{place}: {header}")
+        raise DataError.at_row(header, place)
     ignored = check_header(place, header, columns, needs_label)
     for start, fields in rows:
         place = lines.place(start)
@@ -167,11 +168,13 @@ def check_header(
     A second column of ids says nothing about a row, and so do the labels where none are needed.
     """
     if problem := missing_column(names, columns, needs_label=needs_label):
-        raise DataError(f"{place}: {problem}")
+        raise DataError.at_row(problem, place)
     needed = {columns.text, columns.pair, *([columns.label] if needs_label else [])}
     for name in (columns.text, columns.pair, columns.label):
         if name in needed and names.count(name) > 1:
-            raise DataError(f"{place}: {names.count(name)} columns are called {name!r}; rename one")
+            raise DataError.at_row(
+                f"{names.count(name)} columns are called {name!r}; rename one", place
+            )
     if columns.id in needed or names.count(columns.id) < 2:
         return frozenset()
     logger.warning(

@@ -38,7 +38,9 @@ def parquet_rows(path: Path, columns: Columns, needs_label: bool) -> Iterator[Ce
                         cells[columns.label] = _class_name(cells[columns.label], classes)
                     yield Cells(f"{path}:{number}", cells)
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path}:{number + 1}: {damaged(' '.join(str(error).split()))}") from error
+        raise DataError(
+            damaged(" ".join(str(error).split())), path=path, line=number + 1
+        ) from error
 
 
 def _parquet_cell(scalar: Any) -> object:

@@ -43,7 +43,7 @@ def read_rows(
         empty = False
         yield (row if isinstance(row, BadRow) else example_of(row, columns, read_label))
     if empty:
-        raise DataError(f"{source_name(path)}: holds no rows; is it the right file?")
+        raise DataError("holds no rows; is it the right file?", path=source_name(path))
 
 
 def read_examples(
@@ -52,7 +52,7 @@ def read_examples(
     """Yield the rows like `read_rows`, but stop with a `DataError` at the first bad one."""
     for row in read_rows(path, columns, needs_label=needs_label, parse=parse):
         if isinstance(row, BadRow):
-            raise DataError(f"{row.place}: {row.error}")
+            raise DataError.at_row(row.error, row.place)
         yield row
 
 
@@ -79,7 +79,7 @@ def _rows(path: str | Path, columns: Columns, needs_label: bool) -> Iterator[Cel
     try:
         file = path.open("rb")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(f"cannot be read ({error.strerror})", path=path) from error
     with file:
         _refuse_other_kind(str(path), path.name, file.peek(), suffix, packed=packed)
         if suffix == ".parquet":
@@ -93,7 +93,7 @@ def _refuse_other_kind(
     source: str, name: str | None, start: bytes, suffix: str, *, packed: bool
 ) -> None:
     if kind := diagnosis.other_kind(start, name, suffix, packed=packed):
-        raise DataError(f"{source}: {kind}")
+        raise DataError(kind, path=source)
 
 
 def source_name(path: str | Path) -> str:
@@ -104,9 +104,9 @@ def source_name(path: str | Path) -> str:
 def _suffix(path: Path) -> tuple[str, bool]:
     """Return what kind of file it is, by its name, and whether it is packed by gzip."""
     if path.is_dir():
-        raise DataError(f"{path}: is a folder; name the file in it")
+        raise DataError("is a folder; name the file in it", path=path)
     if not path.exists():
-        raise DataError(f"{path}: does not exist")
+        raise DataError("does not exist", path=path)
     name = path.name.lower()
     packed = name.endswith(".gz")
     suffix = Path(name.removesuffix(".gz")).suffix
@@ -115,8 +115,9 @@ def _suffix(path: Path) -> tuple[str, bool]:
     if suffix in (".csv", ".tsv", ".jsonl") or (suffix == ".parquet" and not packed):
         return suffix, packed
     raise DataError(
-        f"{path}: not a kind of file this reads; use .csv, .tsv or .jsonl (each may be packed: "
-        ".csv.gz) or .parquet"
+        "not a kind of file this reads; use .csv, .tsv or .jsonl (each may be packed: "
+        ".csv.gz) or .parquet",
+        path=path,
     )
 
 

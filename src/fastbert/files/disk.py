@@ -67,7 +67,7 @@ def readable(path: Path | OpenFile) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FolderError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise FolderError(f"cannot be read: {error.strerror or error}", path=path) from error
 
 
 def expanded(path: str | Path) -> Path:
@@ -75,4 +75,4 @@ def expanded(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:  # ~nobody
-        raise FolderError(f"{path}: {error}") from error
+        raise FolderError(str(error), path=path) from error

@@ -160,15 +160,15 @@ def load_calibration(folder: ModelFolder, measure: Measure | None = None) -> Cal
     path = folder.path / CALIBRATION_FILE
     file = folder.files.get(CALIBRATION_FILE)
     if file is None:
-        raise FolderError(f"{path}: is missing; calibrate again with `fastbert calibrate`")
+        raise FolderError("is missing; calibrate again with `fastbert calibrate`", path=path)
     content = file.read_bytes()
     # Hashed again: it is read when a goal is first asked for, perhaps days after it was opened.
     if hashlib.sha256(content).hexdigest() != record.sha256:
-        raise FolderError(f"{path}: does not match its hash; calibrate again")
+        raise FolderError("does not match its hash; calibrate again", path=path)
     try:
         arrays = load(content)
     except SafetensorError as error:
-        raise FolderError(f"{path}: cannot be read as safetensors: {error}") from error
+        raise FolderError(f"cannot be read as safetensors: {error}", path=path) from error
     labels = arrays.get("labels")
     return Calibration(
         recorded=RecordedExits(arrays["logits"]),
@@ -201,15 +201,16 @@ def read_record(folder: ModelFolder) -> CalibrationRecord:
     path, found = folder.path / EARLY_EXIT_FILE, folder.config.calibration
     if found is None:
         raise FolderError(
-            f"{folder.path}: is not calibrated, so no goal can be asked for; do it with "
-            f"`fastbert calibrate {folder.path} DEV`"
+            f"is not calibrated, so no goal can be asked for; do it with "
+            f"`fastbert calibrate {folder.path} DEV`",
+            path=folder.path,
         )
     record = _checked(path, found)
     for name in DECIDING:
         if record.hashes.get(name) != folder.config.hashes[name]:
             what = "order of labels" if name == LABELS_HASH else name
             raise FolderError(
-                f"{path}: the calibration was made with another {what}; calibrate again"
+                f"the calibration was made with another {what}; calibrate again", path=path
             )
     return record
 
@@ -218,7 +219,7 @@ def _checked(path: Path, found: Mapping[str, Any]) -> CalibrationRecord:
     wanted = {field.name for field in fields(CalibrationRecord)}
     for key in sorted(wanted ^ found.keys()):
         state = "missing" if key in wanted else "unknown"
-        raise FolderError(f'{path}: key "calibration.{key}" is {state}')
+        raise FolderError(f'key "calibration.{key}" is {state}', path=path)
     return CalibrationRecord(**found)
 
 
@@ -229,7 +230,7 @@ def _times(folder: ModelFolder, record: CalibrationRecord) -> PartTimes | None:
         return PartTimes(**record.times_ms, processor=record.processor)
     except TypeError as error:
         path = folder.path / EARLY_EXIT_FILE
-        raise FolderError(f'{path}: key "calibration.times_ms": {error}') from error
+        raise FolderError(f'key "calibration.times_ms": {error}', path=path) from error
 
 
 def stored_measure(folder: ModelFolder, entries: Mapping[str, Any]) -> Measure:
@@ -242,8 +243,8 @@ def stored_measure(folder: ModelFolder, entries: Mapping[str, Any]) -> Measure:
         return measure_from_json(entries)
     except ValueError as error:
         raise FolderError(
-            f"{folder.path / EARLY_EXIT_FILE}: {error}; one of your own is passed as "
-            "`from_pretrained(..., measure=...)`"
+            f"{error}; one of your own is passed as `from_pretrained(..., measure=...)`",
+            path=folder.path / EARLY_EXIT_FILE,
         ) from error
 
 

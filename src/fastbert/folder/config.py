@@ -133,8 +133,9 @@ class EarlyExitConfig:
         schema = entries.get("schema_version")
         if type(schema) is int and not OLDEST_SCHEMA <= schema <= SCHEMA_VERSION:
             raise FolderError(
-                f'{path}: key "schema_version" is {schema}, this package reads {OLDEST_SCHEMA} to '
-                f"{SCHEMA_VERSION}; upgrade it with `pip install -U fastbert-kit`"
+                f'key "schema_version" is {schema}, this package reads {OLDEST_SCHEMA} to '
+                f"{SCHEMA_VERSION}; upgrade it with `pip install -U fastbert-kit`",
+                path=path,
             )
         is_first = type(schema) is int and schema == 1
         check_keys(path, "", entries, SCHEMA_1_TYPES if is_first else _types_of(entries))
@@ -160,7 +161,7 @@ class EarlyExitConfig:
             }
             return EarlyExitConfig(**(entries | changed))
         except (ValueError, OverflowError, RecursionError) as error:
-            raise FolderError(f"{path}: {error}") from error
+            raise FolderError(str(error), path=path) from error
 
 
 EARLY_EXIT_TYPES: dict[str, tuple[type, ...]] = {
@@ -256,15 +257,16 @@ def _check_hashes(path: Path | OpenFile, entries: dict[str, Any]) -> None:
     check_items(path, "hashes", hashes.values(), str)
     needed = {*HASHED_FILES, LABELS_HASH, SETTINGS_HASH}
     for key in sorted(needed - hashes.keys()):
-        raise FolderError(f'{path}: key "hashes.{key}" is missing')
+        raise FolderError(f'key "hashes.{key}" is missing', path=path)
     for key in sorted(hashes.keys() - needed):
-        raise FolderError(f'{path}: key "hashes.{key}" is unknown')
+        raise FolderError(f'key "hashes.{key}" is unknown', path=path)
     if hashes[LABELS_HASH] != hash_of_json(entries["labels"]):
-        raise FolderError(f'{path}: key "labels" does not match its hash; the order was changed')
+        raise FolderError('key "labels" does not match its hash; the order was changed', path=path)
     if hashes[SETTINGS_HASH] != hash_of_settings(entries):
         raise FolderError(
-            f"{path}: was damaged or edited since it was saved, it does not match its own hash; "
-            "undo the edit, or load the classifier from a copy and save it with other settings"
+            "was damaged or edited since it was saved, it does not match its own hash; "
+            "undo the edit, or load the classifier from a copy and save it with other settings",
+            path=path,
         )
 
 

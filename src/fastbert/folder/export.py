@@ -172,15 +172,17 @@ def read_manifest(folder: ModelFolder, runtime: Runtime) -> ExportManifest:
     """
     again = _again(folder, runtime)
     if not has_export(folder, runtime):
-        raise FolderError(f"{folder.path}: holds no export for {runtime}; {again}")
+        raise FolderError(f"holds no export for {runtime}; {again}", path=folder.path)
     path = folder.path / runtime
     manifest = read_manifest_file(path / MANIFEST_FILE, folder.config.num_layers, again)
     for name in EXPORTED_FROM:
         if manifest.exported_from.get(name) != folder.config.hashes[name]:
             if not folder.is_in_place:
-                raise FolderError(f"{folder.path}: was replaced since it was opened; open it again")
+                raise FolderError(
+                    "was replaced since it was opened; open it again", path=folder.path
+                )
             what = "another order of labels" if name == LABELS_HASH else f"another {name}"
-            raise FolderError(f"{path}: was exported from {what}; {again}")
+            raise FolderError(f"was exported from {what}; {again}", path=path)
     return manifest
 
 
@@ -195,10 +197,10 @@ def open_export(folder: ModelFolder, runtime: Runtime) -> Export:
     files = {}
     for name, sha256 in manifest.files.items():
         if not (path / name).is_file():
-            raise FolderError(f"{path / name}: is missing; {again}")
+            raise FolderError(f"is missing; {again}", path=path / name)
         files[name] = OpenFile(path / name)
         if files[name].sha256 != sha256:
-            raise FolderError(f"{path / name}: does not match its hash, it was damaged; {again}")
+            raise FolderError(f"does not match its hash, it was damaged; {again}", path=path / name)
     export = Export(
         path,
         runtime,
@@ -211,7 +213,7 @@ def open_export(folder: ModelFolder, runtime: Runtime) -> Export:
         weights = piece.with_suffix(".bin")
         if weights.name not in manifest.files and weights.exists():
             raise FolderError(
-                f"{weights}: is not listed in {MANIFEST_FILE}, so not checked; {again}"
+                f"is not listed in {MANIFEST_FILE}, so not checked; {again}", path=weights
             )
     return export
 
@@ -241,9 +243,9 @@ def read_manifest_file(path: Path, num_layers: int, again: str) -> ExportManifes
     else:  # few weights lie in the graph itself
         needed, allowed = graphs, graphs | weights | {ADAPTIVE_FILE}
     for name in sorted(needed - manifest.files.keys()):
-        raise FolderError(f"{path}: does not list {name}; {again}")
+        raise FolderError(f"does not list {name}; {again}", path=path)
     for name in sorted(manifest.files.keys() - allowed):
-        raise FolderError(f"{path}: lists {name!r}, which is no file of an export; {again}")
+        raise FolderError(f"lists {name!r}, which is no file of an export; {again}", path=path)
     return manifest
 
 
@@ -261,7 +263,7 @@ def _read_manifest(path: Path, again: str) -> ExportManifest:
             raise ValueError(f"it speaks of {found['runtime']} in {found['precision']}")
         return ExportManifest(**(found | {"parity": Parity(**found["parity"])}))
     except (ValueError, TypeError, OSError) as error:
-        raise FolderError(f"{path}: cannot be read: {error}; {again}") from error
+        raise FolderError(f"cannot be read: {error}; {again}", path=path) from error
 
 
 def _check_own_hash(found: Any) -> None:

@@ -103,7 +103,7 @@ def _opened(path: Path, known: Mapping[str, OpenFile]) -> ModelFolder:
         config = EarlyExitConfig.read(files[EARLY_EXIT_FILE])
         for name in HASHED_FILES:
             if name not in files:
-                raise FolderError(f"{path / name}: is missing; the folder is not complete")
+                raise FolderError("is missing; the folder is not complete", path=path / name)
         model_config = read_json(files[MODEL_CONFIG_FILE])
         check_agreement(path, config, model_config, largest_token_id(files[TOKENIZER_FILE]))
         for name in HASHED_FILES:
@@ -149,15 +149,15 @@ def check_tensors(
     ]
     if problems:
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise FolderError(f"{file}: {'; '.join(problems[:3])}{more}")
+        raise FolderError(f"{'; '.join(problems[:3])}{more}", path=file)
 
 
 def _open_files(path: Path, known: Mapping[str, OpenFile]) -> dict[str, OpenFile]:
     """Open what a model folder has, or say what the path is instead of one."""
     if not path.exists():
-        raise FolderError(f"{path}: there is no such folder")
+        raise FolderError("there is no such folder", path=path)
     if not path.is_dir():
-        raise FolderError(f"{path}: is a file, not a model folder")
+        raise FolderError("is a file, not a model folder", path=path)
     names = (EARLY_EXIT_FILE, *HASHED_FILES, CALIBRATION_FILE)
     files = {
         name: _open_file(path / name, known.get(name)) for name in names if (path / name).is_file()
@@ -166,10 +166,11 @@ def _open_files(path: Path, known: Mapping[str, OpenFile]) -> dict[str, OpenFile
         return files
     if MODEL_CONFIG_FILE in files:
         raise FolderError(
-            f"{path}: a plain Hugging Face checkpoint, it has no {EARLY_EXIT_FILE}; distil it with "
-            f"`fastbert distill {path} TEXTS --output DIR`"
+            f"a plain Hugging Face checkpoint, it has no {EARLY_EXIT_FILE}; distil it with "
+            f"`fastbert distill {path} TEXTS --output DIR`",
+            path=path,
         )
-    raise FolderError(f"{path}: not a FastBERT model folder, it has no {EARLY_EXIT_FILE}")
+    raise FolderError(f"not a FastBERT model folder, it has no {EARLY_EXIT_FILE}", path=path)
 
 
 def _open_file(path: Path, known: OpenFile | None) -> OpenFile:
@@ -196,22 +197,24 @@ def check_agreement(
     labels = _labels_of(file, config, model_config)
     if labels != config.labels:
         raise FolderError(
-            f"{file}: the labels of id2label are {list(labels)}, those of {EARLY_EXIT_FILE} are "
-            f"{list(config.labels)}; the order matters"
+            f"the labels of id2label are {list(labels)}, those of {EARLY_EXIT_FILE} are "
+            f"{list(config.labels)}; the order matters",
+            path=file,
         )
     try:
         num_layers = config_value(model_config, "num_hidden_layers")
         rows = config_value(model_config, "vocab_size")
     except ValueError as error:
-        raise FolderError(f"{file}: {error}") from error
+        raise FolderError(str(error), path=file) from error
     if num_layers != config.num_layers:
         raise FolderError(
-            f"{file}: has {num_layers} layers, {EARLY_EXIT_FILE} says {config.num_layers}"
+            f"has {num_layers} layers, {EARLY_EXIT_FILE} says {config.num_layers}", path=file
         )
     if largest_token_id >= rows:
         raise FolderError(
-            f"{path / TOKENIZER_FILE}: the vocabulary is larger than the embedding matrix: "
-            f"it has the token id {largest_token_id}, vocab_size of {MODEL_CONFIG_FILE} is {rows}"
+            "the vocabulary is larger than the embedding matrix: "
+            f"it has the token id {largest_token_id}, vocab_size of {MODEL_CONFIG_FILE} is {rows}",
+            path=path / TOKENIZER_FILE,
         )
 
 
@@ -225,7 +228,7 @@ def _labels_of(
         names = {"0": "LABEL_0", "1": "LABEL_1"}  # transformers leaves its default out
     keys = [str(index) for index in range(len(names))] if isinstance(names, dict) else []
     if not keys or names.keys() != set(keys):
-        raise FolderError(f'{file}: key "id2label" must name the classes 0, 1, … by number')
+        raise FolderError('key "id2label" must name the classes 0, 1, … by number', path=file)
     return tuple(str(names[key]) for key in keys)
 
 
@@ -239,11 +242,12 @@ def largest_token_id(path: Path | OpenFile) -> int:
         ids += vocabulary.values() if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
         return int(max(ids))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FolderError(f"{path}: has no vocabulary that can be read") from error
+        raise FolderError("has no vocabulary that can be read", path=path) from error
 
 
 def _changed(path: Path) -> FolderError:
     return FolderError(
-        f"{path}: does not match the hash in {EARLY_EXIT_FILE}; the file was damaged or changed "
-        "since the folder was saved, restore it from a copy"
+        f"does not match the hash in {EARLY_EXIT_FILE}; the file was damaged or changed "
+        "since the folder was saved, restore it from a copy",
+        path=path,
     )

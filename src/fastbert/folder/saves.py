@@ -98,8 +98,9 @@ def _settle(work: Path, target: Path) -> None:
             os.rename(replaced[-1], target)
         except OSError as error:
             raise FolderError(
-                f"{target}: the folder that was there could not be put back: {error.strerror}; "
-                f"it is safe in {replaced[-1]}, move it"
+                f"the folder that was there could not be put back: {error.strerror}; "
+                f"it is safe in {replaced[-1]}, move it",
+                path=target,
             ) from error
     retire(work)
     for left in sorted(work.glob("left-*"), reverse=True):  # the latest comes first to its names

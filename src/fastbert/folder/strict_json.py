@@ -30,16 +30,16 @@ def check_keys(
     """Refuse a key that is missing, unknown or of another type; `where` stands before its name."""
     for key in types:
         if key not in entries:
-            raise FolderError(f'{path}: key "{where}{key}" is missing')
+            raise FolderError(f'key "{where}{key}" is missing', path=path)
     for key in entries:
         if key not in types:
-            raise FolderError(f'{path}: key "{where}{key}" is unknown')
+            raise FolderError(f'key "{where}{key}" is unknown', path=path)
     for key, allowed in types.items():
         found = type(entries[key])  # exactly, for True is an int as well
         if found not in allowed:
             wanted = " or ".join(JSON_NAMES[kind] for kind in allowed)
             raise FolderError(
-                f'{path}: key "{where}{key}" must be {wanted}, got {JSON_NAMES[found]}'
+                f'key "{where}{key}" must be {wanted}, got {JSON_NAMES[found]}', path=path
             )
 
 
@@ -48,15 +48,16 @@ def check_items(path: Path | OpenFile, key: str, items: Any, allowed: type) -> N
     for item in items:
         if type(item) is not allowed:
             raise FolderError(
-                f'{path}: every item of "{key}" must be {JSON_NAMES[allowed]}, '
-                f"got {JSON_NAMES[type(item)]}"
+                f'every item of "{key}" must be {JSON_NAMES[allowed]}, '
+                f"got {JSON_NAMES[type(item)]}",
+                path=path,
             )
 
 
 def check_choice(path: Path | OpenFile, key: str, value: str, choices: tuple[str, ...]) -> None:
     """Refuse a value that is none of the choices."""
     if value not in choices:
-        raise FolderError(f'{path}: key "{key}" must be one of {choices}, got {value!r}')
+        raise FolderError(f'key "{key}" must be one of {choices}, got {value!r}', path=path)
 
 
 def hash_of_json(value: Any) -> str:
@@ -75,9 +76,9 @@ def read_json(path: Path | OpenFile, *, strict: bool = False) -> dict[str, Any]:
     try:
         entries = json.loads(content.decode(), **hooks)
     except (ValueError, RecursionError) as error:
-        raise FolderError(f"{path}: is not JSON: {error}") from error
+        raise FolderError(f"is not JSON: {error}", path=path) from error
     if not isinstance(entries, dict):
-        raise FolderError(f"{path}: must hold a JSON object")
+        raise FolderError("must hold a JSON object", path=path)
     return entries
 
 

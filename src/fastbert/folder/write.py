@@ -153,7 +153,7 @@ def _fill(source: ModelFolder, staging: Path, linked: Iterable[str]) -> None:
 
 
 def _replaced(source: ModelFolder) -> FolderError:
-    return FolderError(f"{source.path}: was replaced since it was opened; open it again")
+    return FolderError("was replaced since it was opened; open it again", path=source.path)
 
 
 def _mode_of_new_files(folder: Path) -> int:
@@ -181,11 +181,12 @@ def refuse_what_is_not_ours(target: Path) -> None:
     except NotADirectoryError as error:
         if not target.exists():  # a file is among its parents, which making them will say
             return
-        raise FolderError(f"{target}: is a file; name a folder to save to") from error
+        raise FolderError("is a file; name a folder to save to", path=target) from error
     if names and EARLY_EXIT_FILE not in names:
         raise FolderError(
-            f"{target}: holds other files and no {EARLY_EXIT_FILE}, so it is not replaced; "
-            "name an empty or a new folder"
+            f"holds other files and no {EARLY_EXIT_FILE}, so it is not replaced; "
+            "name an empty or a new folder",
+            path=target,
         )
 
 
@@ -199,9 +200,10 @@ def refuse_what_others_share(target: Path) -> None:
     cached = place.parent.name == "snapshots" and place.parents[1].name.startswith("models--")
     if cached or _holds_links(place):
         raise FolderError(
-            f"{target}: lies in the cache of the Hub or is made of links, so nothing is written "
+            "lies in the cache of the Hub or is made of links, so nothing is written "
             "to it; save the classifier to a folder of your own with `save_pretrained(DIR)`, and "
-            "use that one"
+            "use that one",
+            path=target,
         )
 
 
@@ -237,7 +239,7 @@ def _swap(staging: Path, target: Path) -> None:
         retire(staging.parent)
         sync_to_disk(target.parent)
         return
-    raise FolderError(f"{target}: not saved, another process keeps saving here; try again")
+    raise FolderError("not saved, another process keeps saving here; try again", path=target)
 
 
 @contextmanager
@@ -250,7 +252,9 @@ def _writable(target: Path, staging: Path | None = None) -> Iterator[None]:
             reason = f"the disk is full: {_written(staging):,} bytes were written and then no more"
         else:
             reason = str(error)
-        raise FolderError(f"{target}: not saved, {reason}; what was there is unchanged") from error
+        raise FolderError(
+            f"not saved, {reason}; what was there is unchanged", path=target
+        ) from error
 
 
 def _is_disk_full(error: Exception) -> bool:

@@ -81,11 +81,12 @@ def _rows(
             )
         return calibration, None
     contents = [example.content for example in examples]
+    tokens = classifier.encode(contents)
     task = classifier.config.task
     rows = AnsweredRows(
-        classifier.record(contents),
+        classifier.record_tokens(tokens),
         _truth(classifier, examples),
-        np.array([len(tokens.ids) for tokens in classifier.encode(contents)]),
+        np.array([len(row.ids) for row in tokens]),
         classifier.folder.shape,
         task,
         task.default_measure if calibration is None else calibration.measure,

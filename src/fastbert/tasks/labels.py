@@ -48,7 +48,7 @@ def label_names(examples: Iterable[Example]) -> tuple[str, ...]:
             names.add(example.label)
     if len(names) < 2:
         file = place.rpartition(":")[0] or place
-        raise DataError(f"{file}: a classifier needs at least 2 labels, found {sorted(names)}")
+        raise DataError(f"a classifier needs at least 2 labels, found {sorted(names)}", path=file)
     return in_order(names)
 
 
@@ -60,10 +60,11 @@ def check_labels(examples: Iterable[Example], labels: Collection[str]) -> None:
         first = strangers[0]
         counts = Counter(example.label for example in strangers).most_common(5)
         listed = ", ".join(f"{shown(label)} ({rows} rows)" for label, rows in counts)
-        raise DataError(
-            f"{first.place}: label {shown(first.label)} is not among the labels of "
+        raise DataError.at_row(
+            f"label {shown(first.label)} is not among the labels of "
             f"training, {shown(sorted(known))}; in all {len(strangers)} rows have such labels: "
-            f"{listed}{_spelling(first.label, known)}"
+            f"{listed}{_spelling(first.label, known)}",
+            first.place,
         )
 
 
