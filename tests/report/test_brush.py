@@ -27,7 +27,8 @@ def inline(name: str) -> str:
 
 def test_a_users_own_settings_do_not_show_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = brush.picture(line, POINTS, "accuracy", "png")
-    with matplotlib.rc_context({"lines.linewidth": 9.0, "axes.facecolor": "red"}):
+    # One that the look sets, and one that it leaves as matplotlib has it.
+    with matplotlib.rc_context({"lines.linewidth": 9.0, "lines.linestyle": "--"}):
         assert brush.picture(line, POINTS, "accuracy", "png") == plain
         assert matplotlib.rcParams["lines.linewidth"] == 9.0
 
