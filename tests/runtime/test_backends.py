@@ -15,21 +15,13 @@ from hypothesis import strategies as st
 
 from fastbert.classifier import FastBertClassifier
 from fastbert.errors import ExportError, FolderError, MissingExtraError
-from fastbert.exits.criteria import EntropyCriterion, ThresholdCriterion
-from fastbert.exits.engine import classify, record
-from fastbert.exits.measures import MaxProbability, Patience
+from fastbert.exits.criteria import EntropyCriterion
 from fastbert.folder.export import open_export
 from fastbert.folder.read import open_folder
 from fastbert.runtime import onnx_backend, openvino_backend
 from fastbert.runtime import open as open_module
 from fastbert.runtime.openvino_backend import OpenVinoBackend
-from fastbert.runtime.pieces import (
-    KEPT_LAYERS,
-    TOKENS_A_STEP,
-    PieceBackend,
-    steps,
-)
-from tests.exported import KINDS, export_all
+from tests.exported import KINDS
 from tests.tiny_data import examples
 from tests.tiny_folder import SPEEDS, WORDS, save_model
 
@@ -38,24 +30,6 @@ FP32 = [kind for kind in KINDS if kind[1] == "fp32"]
 
 words = st.lists(st.sampled_from(WORDS), max_size=25).map(" ".join)
 texts_and_pairs = st.lists(words | st.tuples(words, words), min_size=1, max_size=40)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder for each precision, exported for both runtimes."""
-    source = save_model(tmp_path_factory.mktemp("model") / "model", "bert")
-    copies = {}
-    for precision in ("int8", "fp32"):
-        copies[precision] = tmp_path_factory.mktemp(precision) / "model"
-        export_all(source, [kind for kind in KINDS if kind[1] == precision])
-        shutil.copytree(source, copies[precision])
-    return copies
-
-
-@pytest.fixture(scope="module", params=KINDS, ids="-".join)
-def exported(request: pytest.FixtureRequest, folders: dict[str, Path]) -> FastBertClassifier:
-    runtime, precision = request.param
-    return FastBertClassifier.from_pretrained(folders[precision], runtime=runtime, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -131,63 +105,7 @@ def test_one_classifier_serves_many_threads(exported: FastBertClassifier) -> Non
     assert [row.label for row in together] == [row.label for row in alone]
 
 
-def test_a_state_is_not_changed_by_what_runs_after_it(exported: FastBertClassifier) -> None:
-    # Runtimes write each answer where the last one was.
-    [(_, first)] = exported.batches(exported.encode(TEXTS[:5]), 5)
-    [(_, second)] = exported.batches(exported.encode(TEXTS[5:10]), 5)
-    backend = exported.backend
-    expected = record(backend, first)
-    state, logits = backend.advance(backend.start(first), 1)
-    kept = logits.copy()
-    backend.advance(backend.start(second), 1)
-    assert np.array_equal(logits, kept)
-    for exit_layer in range(2, backend.num_exits + 1):
-        state, logits = backend.advance(state, exit_layer)
-        np.testing.assert_allclose(logits, expected[exit_layer - 1], atol=1e-5)
-
-
-def test_rows_are_kept_in_the_order_asked_for(exported: FastBertClassifier) -> None:
-    [(_, batch)] = exported.batches(exported.encode(TEXTS[:6]), 6)
-    backend, rows = exported.backend, np.array([4, 0, 3])
-    state, _ = backend.advance(backend.start(batch), 1)
-    state = backend.keep(backend.keep(state, np.array([4, 0, 2, 3])), np.array([0, 1, 3]))
-    _, logits = backend.advance(state, 3)
-    np.testing.assert_allclose(logits, record(backend, batch)[2, rows], atol=1e-5)
-
-
-def test_layers_between_the_watched_exits_are_one_segment(exported: FastBertClassifier) -> None:
-    backend = exported.backend
-    assert isinstance(backend, PieceBackend)
-    backend._segments.clear()
-    criterion = ThresholdCriterion(MaxProbability(), (0.0, 1e-9, 0.0))
-    [(_, batch)] = exported.batches(exported.encode(TEXTS[:3]), 3)
-    classify(backend, batch, criterion)
-    assert list(backend._segments) == [(0, 2), (2, 4)]
-
-
-def test_segments_that_are_not_in_use_make_place(exported: FastBertClassifier) -> None:
-    backend = exported.backend
-    assert isinstance(backend, PieceBackend)
-    [(_, batch)] = exported.batches(exported.encode(TEXTS[:3]), 3)
-    for thresholds in ((1e-9, 0, 0), (0, 1e-9, 0), (0, 0, 1e-9), (1e-9, 1e-9, 1e-9), (0, 0, 0)):
-        classify(backend, batch, ThresholdCriterion(Patience(), tuple(map(float, thresholds))))
-    assert (0, 4) in backend._segments
-    layers = sum(end - start for start, end in backend._segments)
-    assert layers <= KEPT_LAYERS * backend.num_exits
-
-
 # Shapes.
-
-
-@given(st.lists(st.integers(1, 200), min_size=1, max_size=300))
-def test_steps_hold_every_row_once_and_few_tokens(lengths: list[int]) -> None:
-    made = list(steps(np.array(lengths)))
-    assert [row for step in made for row in range(step.start, step.stop)] == list(
-        range(len(lengths))
-    )
-    for step in made:
-        longest = max(lengths[step])
-        assert step.stop - step.start == 1 or (step.stop - step.start) * longest <= TOKENS_A_STEP
 
 
 @given(st.integers(1, 64), st.integers(1, 512), st.sampled_from([("fp32", 4), ("int8", 16)]))
