@@ -184,30 +184,45 @@ MANY = (
     * (np.linspace(0.5, 5, MANY_EXITS)[:, None, None])
 )
 
+
+@dataclass(frozen=True)
+class LooksBackOnSome:
+    """A criterion of one's own that looks back on the exits that it names, and on no other."""
+
+    layers: tuple[int, ...]
+
+    def watches(self, exit_layer: int) -> bool:
+        return exit_layer in self.layers
+
+    def leaves(self, seen: Seen) -> np.ndarray:
+        return Patience().doubt(seen.stacked, seen.exit_layer) < 0.6
+
+
 threshold = st.just(0.0) | st.floats(0, 1)
 some_rows = st.lists(st.integers(0, 29), min_size=1, max_size=9)
 some_request = st.tuples(
     some_rows,
-    st.sampled_from([None, Entropy(), *MIXED_MEASURES]),
+    st.sampled_from([None, "some", Entropy(), *MIXED_MEASURES]),
     st.lists(threshold, min_size=MANY_EXITS - 1, max_size=MANY_EXITS - 1),
 )
+
+
+def criterion(rule: Measure | str | None, thresholds: list[float]) -> ExitCriterion:
+    if rule is None:
+        return EntropyCriterion(thresholds[0])
+    if isinstance(rule, str):
+        open_exits = [layer for layer, value in enumerate(thresholds, start=1) if value > 0]
+        return LooksBackOnSome(tuple(open_exits))
+    return ThresholdCriterion(rule, tuple(thresholds))
 
 
 @settings(max_examples=300)
 @given(st.lists(some_request, min_size=1, max_size=6), st.randoms())
 def test_requests_that_share_steps_are_answered_exactly_as_each_alone(
-    drawn: list[tuple[list[int], Measure | None, list[float]]], random: Random
+    drawn: list[tuple[list[int], Measure | str | None, list[float]]], random: Random
 ) -> None:
     backend = RecordedExits(MANY)
-    requests: list[tuple[np.ndarray, ExitCriterion]] = [
-        (
-            np.array(rows),
-            ThresholdCriterion(measure, tuple(thresholds))
-            if measure
-            else EntropyCriterion(thresholds[0]),
-        )
-        for rows, measure, thresholds in drawn
-    ]
+    requests = [(np.array(rows), criterion(rule, values)) for rows, rule, values in drawn]
     together = answers_together(backend, requests, random)
     for ours, alone in zip(together, answers_alone(backend, requests), strict=True):
         assert np.array_equal(ours.logits, alone.logits)

@@ -1,5 +1,6 @@
 """The torch backend under the adaptive loop: rows of many requests in one step."""
 
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -21,6 +22,7 @@ every_family = pytest.mark.parametrize("family", FAMILIES)
 pooling = pytest.mark.parametrize("pooling", ["first", "mean"])
 
 
+@cache
 def backend_of(family: str, pooling: Any = "first") -> TorchBackend:
     """Return a tiny model with students that differ in what they are sure of."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
