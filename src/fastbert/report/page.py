@@ -112,67 +112,63 @@ def write_report(report: ReportData, output: Path, figures: Path | None = None) 
     _write(output, page.encode())
 
 
+def _timed(report: ReportData) -> Table:
+    return [row for row in analysis.time_tradeoff(report) if row["accuracy"] is not None]
+
+
+# Name, title, what is drawn, what draws it, what says it in a sentence; in the order of the page.
+_EXHIBITS: tuple[
+    tuple[str, str, Callable[[ReportData], Table], brush.Draw, Callable[[Table, str], str]],
+    ...,
+] = (
+    ("tradeoff", "{quality} and FLOPs", analysis.tradeoff, figures.tradeoff, captions.tradeoff),
+    (
+        "time_tradeoff",
+        "{quality} and measured time",
+        _timed,
+        figures.time_tradeoff,
+        captions.time_tradeoff,
+    ),
+    (
+        "luha",
+        "The lower the uncertainty, the more often right",
+        analysis.luha,
+        figures.luha,
+        captions.luha,
+    ),
+    (
+        "exit_layers",
+        "Where rows leave",
+        analysis.exit_layers,
+        figures.exit_layers,
+        captions.exit_layers,
+    ),
+    (
+        "uncertainty_by_layer",
+        "Uncertainty after each layer",
+        analysis.uncertainty_by_layer,
+        figures.uncertainty_by_layer,
+        captions.uncertainty_by_layer,
+    ),
+    ("training", "Training", analysis.training, figures.training, captions.training),
+    (
+        "per_class",
+        "Which classes leave late",
+        analysis.per_class,
+        figures.per_class,
+        captions.per_class,
+    ),
+)
+
+
 def exhibits(report: ReportData) -> list[Exhibit]:
     """Return the figures for which there is something to draw."""
-    words = report.quality
-    timed = [row for row in analysis.time_tradeoff(report) if row["accuracy"] is not None]
+    quality = report.quality
     all_of_them = [
         Exhibit(
-            "tradeoff",
-            f"{words.capitalize()} and FLOPs",
-            words,
-            analysis.tradeoff(report),
-            figures.tradeoff,
-            captions.tradeoff,
-        ),
-        Exhibit(
-            "time_tradeoff",
-            f"{words.capitalize()} and measured time",
-            words,
-            timed,
-            figures.time_tradeoff,
-            captions.time_tradeoff,
-        ),
-        Exhibit(
-            "luha",
-            "The lower the uncertainty, the more often right",
-            words,
-            analysis.luha(report),
-            figures.luha,
-            captions.luha,
-        ),
-        Exhibit(
-            "exit_layers",
-            "Where rows leave",
-            words,
-            analysis.exit_layers(report),
-            figures.exit_layers,
-            captions.exit_layers,
-        ),
-        Exhibit(
-            "uncertainty_by_layer",
-            "Uncertainty after each layer",
-            words,
-            analysis.uncertainty_by_layer(report),
-            figures.uncertainty_by_layer,
-            captions.uncertainty_by_layer,
-        ),
-        Exhibit(
-            "training",
-            "Training",
-            words,
-            analysis.training(report),
-            figures.training,
-            captions.training,
-        ),
-        Exhibit(
-            "per_class",
-            "Which classes leave late",
-            words,
-            analysis.per_class(report),
-            figures.per_class,
-            captions.per_class,
-        ),
+            name, title.format(quality=quality.capitalize()), quality, table(report), draw, describe
+        )
+        for name, title, table, draw, describe in _EXHIBITS
     ]
     return [exhibit for exhibit in all_of_them if exhibit.table]
 
