@@ -560,7 +560,7 @@ def test_a_mistyped_measure_is_refused_before_the_texts_run(
     def run(*_arguments: Any) -> None:
         raise AssertionError("the model ran")
 
-    monkeypatch.setattr(FastBertClassifier, "_record", run)
+    monkeypatch.setattr(FastBertClassifier, "record_tokens", run)
     with pytest.raises(ValueError, match="measure must be one of"):
         classifier.calibrate(CALIBRATION_TEXTS, measure="mood")
 

@@ -109,7 +109,7 @@ def test_a_learned_measure_is_refused_before_the_model_runs(
 ) -> None:
     classifier = FastBertClassifier.from_pretrained(folder)
     texts = [row.text for row in examples(40)]
-    monkeypatch.setattr(FastBertClassifier, "_record", None)
+    monkeypatch.setattr(FastBertClassifier, "record_tokens", None)
     uninstall("sklearn.linear_model")
     with pytest.raises(MissingExtraError, match=r"learned .*needs sklearn.*kit\[train\]'$"):
         classifier.calibrate(texts, measure="learned")
