@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from machine import SHARED, require_shared, write_result
+from stages import learn
 from students import MAX_LENGTH
 
 from fastbert.data.example import Columns, Example
@@ -23,7 +24,7 @@ from fastbert.nn.model import FastBertModel
 from fastbert.nn.teachers import trained_teacher
 from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer
-from fastbert.training.distill import DISTILLATION, distill_students
+from fastbert.training.scheme import DISTILLATION, paper
 from fastbert.training.stage import has_native_bf16
 
 ROWS, EPOCHS, TURNS = 800, 5, 3
@@ -65,9 +66,8 @@ def time_distillation(
     tokenizer = TextTokenizer.from_folder(teacher, MAX_LENGTH)
     stage = replace(DISTILLATION, epochs=EPOCHS, bf16=bf16, checkpoint_steps=10_000)
     start = time.perf_counter()
-    distill_students(
-        model, tokenizer, lambda: texts, ROWS, [], work, stage, cache_hidden_states=cached
-    )
+    _, students = paper(distillation=stage, cache_hidden_states=cached)
+    learn(students, model, tokenizer, texts, [], work)
     taken = time.perf_counter() - start
     shutil.rmtree(work)
     return taken

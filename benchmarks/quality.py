@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from machine import ENCODER, RESULTS, SHARED, require_shared, write_result
 from recorded import SpeedPoint, fewest_layers, speed_curve
+from stages import learn
 from students import MAX_LENGTH, TRAIN_ROWS, Trial, record_all, summary, teach_students, truth_of
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
@@ -29,9 +30,10 @@ from fastbert.folder.config import DefaultPoint, EarlyExitConfig
 from fastbert.folder.write import seal, staged_folder
 from fastbert.nn.model import FastBertModel
 from fastbert.nn.teachers import teacher_to_train
+from fastbert.shape import StudentShape
 from fastbert.tasks.labels import label_names
 from fastbert.text import TextTokenizer
-from fastbert.training.fine_tune import FINE_TUNING, fine_tune
+from fastbert.training.scheme import FINE_TUNING, paper
 
 SEEDS = (42, 43, 44)
 MAX_DROP = 0.005  # what the speed may lose on dev
@@ -118,7 +120,9 @@ def fine_tune_teacher(
     tokenizer = TextTokenizer.from_folder(folder, MAX_LENGTH)
     stage = replace(FINE_TUNING, epochs=epochs, learning_rate=learning_rate)
     start = time.perf_counter()
-    fine_tune(teacher, tokenizer, train, dev[:2_000], labels, folder / "checkpoints", stage)
+    first, _ = paper(stage)
+    model = FastBertModel(teacher, StudentShape())
+    learn(first, model, tokenizer, train, dev[:2_000], folder / "checkpoints")
     minutes = (time.perf_counter() - start) / 60
     shutil.rmtree(folder / "checkpoints")
     teacher.save_pretrained(folder)

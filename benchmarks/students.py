@@ -17,17 +17,19 @@ import numpy as np
 import torch
 from machine import SHARED, require_shared, write_result
 from recorded import fewest_layers, speed_curve
+from stages import learn
 from transformers import set_seed
 
 from fastbert.data.example import Columns, Example
 from fastbert.data.read import load_examples
 from fastbert.exits.recorded import RecordedExits
 from fastbert.nn.backend import batch_tensors
-from fastbert.nn.model import FastBertModel
+from fastbert.nn.model import FastBertModel, all_exits
+from fastbert.nn.objectives import Direction
 from fastbert.nn.teachers import trained_teacher
 from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer, batches_of_similar_length
-from fastbert.training.distill import DISTILLATION, Direction, Students, distill_students
+from fastbert.training.scheme import DISTILLATION, paper
 
 TRAIN_ROWS, MAX_LENGTH = 20_000, 128
 
@@ -95,17 +97,8 @@ def teach_students(
     stage = replace(
         DISTILLATION, learning_rate=trial.learning_rate, epochs=trial.epochs, seed=trial.seed
     )
-    distill_students(
-        model,
-        tokenizer,
-        lambda: train,
-        len(train),
-        dev[:2_000],
-        work,
-        stage,
-        direction=trial.direction,
-        cache_hidden_states=True,
-    )
+    _, students = paper(distillation=stage, direction=trial.direction, cache_hidden_states=True)
+    learn(students, model, tokenizer, train, dev[:2_000], work)
     for checkpoint in work.glob("checkpoint-*"):  # and the cache stays, for the next trial
         shutil.rmtree(checkpoint)
     return model, tokenizer
@@ -129,8 +122,8 @@ def record_all(
         batch = batch_tensors(tokenizer.collate([tokens[row] for row in rows]))
         readings, answer = teacher.teach(**batch)
         for model, exits in zip(models, recorded, strict=True):
-            students = Students(model.students)(readings, batch["attention_mask"])
-            exits[:, rows] = torch.cat([students, answer[None]]).numpy()
+            students = model.ask_students(readings, batch["attention_mask"])
+            exits[:, rows] = all_exits(students, answer).numpy()
     return [RecordedExits(exits) for exits in recorded]
 
 

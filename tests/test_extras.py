@@ -42,7 +42,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("command", "package", "extra"),
     [
-        ("train TEXTS --dev TEXTS --model m --output OUT", "sklearn.metrics", "train"),
         ("train TEXTS --dev TEXTS --model m --output OUT", "torch", "train"),
         ("distill m TEXTS --output OUT", "torch", "train"),
         ("evaluate MODEL TEXTS", "torch", "train"),

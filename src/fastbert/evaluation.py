@@ -24,8 +24,9 @@ from fastbert.exits.criteria import (
 )
 from fastbert.exits.engine import ExitResult
 from fastbert.processor import processor_name
+from fastbert.shape import ModelShape
 from fastbert.tasks.metrics import scores
-from fastbert.tasks.task import Decisions
+from fastbert.tasks.task import Decisions, Task
 
 TIMED_TEXTS, REPEATS = 50, 3
 DRIFT_TEXTS = 2_000  # that run every layer, to see whether they still behave as calibrated
@@ -43,7 +44,8 @@ class Evaluation:
         layers: Encoder layers there are.
         speedup_flops: FLOPs of the full model without students over those spent (true count).
         speedup_paper: The same in the paper's count.
-        seconds: From texts to answers, tokenisation included.
+        seconds: From texts to answers, tokenisation included, of those that were timed: all, or
+            `seconds * rows_per_second` of them.
         rows_per_second: Texts answered in a second.
         exit_layers: How many texts left after each layer, the first one first.
         goal: What was asked for by name, where it was a goal.
@@ -123,7 +125,9 @@ def evaluate(
         result = classifier.classify(texts, criterion, batch_size)
         seconds = time.perf_counter() - start
         goal = classifier.default_goal if speed is None else getattr(speed, "goal", None)
-        evaluations.append(_summary(classifier, criterion, goal, truth, lengths, result, seconds))
+        timed = len(texts), seconds
+        shape = classifier.folder.shape
+        evaluations.append(summary_of(task, shape, criterion, goal, truth, lengths, result, timed))
     return evaluations
 
 
@@ -209,17 +213,31 @@ def _milliseconds(work: Callable[[], None]) -> float:
     return 1_000 * (time.perf_counter() - start)
 
 
-def _summary(
-    classifier: FastBertClassifier,
+def summary_of(
+    task: Task,
+    shape: ModelShape,
     criterion: ExitCriterion,
     goal: Goal | None,
     truth: Decisions,
     lengths: Int[np.ndarray, " rows"],
     result: ExitResult,
-    seconds: float,
+    timed: tuple[int, float],
 ) -> Evaluation:
-    task, layers, shape = classifier.config.task, classifier.num_layers, classifier.folder.shape
+    """Return what the answers to some texts are worth and cost, whether computed or replayed.
+
+    Args:
+        task: What was answered.
+        shape: The widths of the model.
+        criterion: Who left where.
+        goal: What was asked for by name, where it was a goal.
+        truth: The right answers.
+        lengths: Tokens of each text.
+        result: The answers.
+        timed: How many of the texts were timed, and the seconds they took.
+    """
+    layers = shape.num_layers
     watched = watched_exits(criterion, layers)
+    texts, seconds = timed
     return Evaluation(
         speed=criterion.speed if isinstance(criterion, EntropyCriterion) else None,
         metrics=scores(task, task.decide(result.logits), truth),
@@ -229,7 +247,7 @@ def _summary(
         speedup_flops=shape.speedup(result.exit_layer, lengths, watched),
         speedup_paper=shape.paper_speedup(result.exit_layer),
         seconds=seconds,
-        rows_per_second=len(truth) / seconds,
+        rows_per_second=texts / seconds,
         exit_layers=np.bincount(result.exit_layer, minlength=layers + 1)[1:].tolist(),
         goal=goal.as_dict() if goal else None,
         confidence=goal.confidence if goal else None,

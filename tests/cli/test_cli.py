@@ -41,8 +41,7 @@ from fastbert.recipes import train as train_recipe
 from fastbert.recipes.run import StudentSettings
 from fastbert.shape import StudentShape
 from fastbert.tasks.single_label import SingleLabel
-from fastbert.training.distill import DISTILLATION
-from fastbert.training.fine_tune import FINE_TUNING
+from fastbert.training.scheme import DISTILLATION, FINE_TUNING
 from fastbert.training.stage import StageSettings
 from tests.tiny_data import (
     LABELS,

@@ -79,14 +79,16 @@ def test_teaching_runs_the_backbone_once_and_answers_as_the_teacher_by_itself(he
 
 
 @torch.inference_mode()
-def test_the_papers_classifier_gives_the_cross_entropy_where_there_are_labels() -> None:
-    teacher = made("paper").teacher
-    batch = tiny_batch(made("paper").backbone.encoder)
-    labels = torch.tensor([2, 0, 1])
-    given = teacher(**batch, labels=labels)
-    likely = given.logits.softmax(-1)[torch.arange(3), labels]
-    torch.testing.assert_close(given.loss, -likely.log().mean())
-    assert teacher(**batch).loss is None
+def test_forward_gives_all_exits_the_teachers_last(head: Head) -> None:
+    model = made(head)
+    batch = tiny_batch(model.backbone.encoder)
+    readings, _ = model.teach(**batch)
+    bias = padding_bias(batch["attention_mask"])
+    exits = model(**batch)
+    assert len(exits) == model.num_exits
+    for logits, student, reading in zip(exits[:-1], model.students, readings, strict=True):
+        torch.testing.assert_close(logits, student(reading, bias))
+    torch.testing.assert_close(exits[-1], model.teacher(**batch).logits)
 
 
 def test_a_model_comes_back_from_its_folder_to_the_bit(head: Head, tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from fastbert.classifier import FastBertClassifier
 from fastbert.errors import BackboneError, DataError, FolderError, TrainingError
 from fastbert.recipes import run as run_module
-from fastbert.recipes import train as train_module
 from fastbert.recipes.distill import distill
 from fastbert.recipes.run import StudentSettings
 from fastbert.recipes.run_folder import claim
@@ -369,7 +368,7 @@ def test_a_stopped_run_is_neither_overwritten_nor_resumed_with_anything_else(
         with pytest.raises(Kill):
             run(files)
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "fine_tune", never)
+        patch.setattr(run_module, "run_stage", never)
         with pytest.raises(TrainingError, match="go on with --resume"):
             run(files)
         with pytest.raises(TrainingError, match="had max_length 16, not 17"):
@@ -519,8 +518,8 @@ def test_what_cannot_be_saved_is_refused_before_the_first_step(
     checkpoint = save_classifier(tmp_path / "checkpoint")
     spoil(checkpoint)
     texts = write_csv(tmp_path / "texts.csv", examples(20))
-    monkeypatch.setattr(run_module, "distill_students", never)
-    monkeypatch.setattr(train_module, "fine_tune", never)
+    monkeypatch.setattr(run_module, "run_stage", never)
+    monkeypatch.setattr(run_module, "run_stage", never)
     output = tmp_path / "output"
     with pytest.raises(BackboneError, match=f"^{checkpoint}.*{message}"):
         distill(checkpoint, texts, output=output, max_length=16)
@@ -544,7 +543,7 @@ def test_unlabelled_texts_that_cannot_be_read_are_refused_before_stage_1(
     more = files["train"].with_name("more.csv")
     if content is not None:
         more.write_text(content)
-    monkeypatch.setattr(train_module, "fine_tune", never)
+    monkeypatch.setattr(run_module, "run_stage", never)
     with pytest.raises(DataError, match=message):
         run(files, unlabeled=more)
     assert not folder_of_run(files).exists()

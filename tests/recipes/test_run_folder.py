@@ -23,7 +23,7 @@ WORK = {"settings": {"epochs": 3}}
 def begin(folder: Path) -> None:
     """Write what a run that was stopped in its first stage leaves."""
     write_run(folder, WORK)
-    (folder / "teacher" / "checkpoint-3").mkdir(parents=True)
+    (folder / "stages" / "teacher" / "checkpoint-3").mkdir(parents=True)
 
 
 def test_a_folder_is_kept_once_there_is_something_to_go_on_with(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_a_folder_is_kept_once_there_is_something_to_go_on_with(tmp_path: Path) 
     with claim(folder):
         begin(folder)
     assert has_begun(folder)
-    assert read_run(folder) == WORK | {"what": "a training run of fastbert"}
+    assert read_run(folder) == WORK | {"what": "a training run of fastbert", "layout": 2}
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_the_lock_of_a_killed_run_is_free(tmp_path: Path) -> None:
 @pytest.mark.parametrize("written", [None, "{}", '{"what": "another program"}', "{", "[]"])
 def test_a_folder_without_the_mark_of_a_run_is_refused(written: str | None, tmp_path: Path) -> None:
     folder = tmp_path / "output.training"
-    (folder / "teacher" / "checkpoint-3").mkdir(parents=True)
+    (folder / "stages" / "teacher" / "checkpoint-3").mkdir(parents=True)
     if written is not None:
         (folder / "run.json").write_text(written)
     before = sorted(folder.rglob("*"))
@@ -89,3 +89,14 @@ def test_what_others_put_into_a_run_is_kept(
         remove(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["train.csv"]
     assert "is kept, it holds train.csv" in caplog.text
+
+
+def test_a_run_of_another_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "output.training"
+    (folder / "teacher" / "checkpoint-3").mkdir(parents=True)
+    (folder / "run.json").write_text('{"what": "a training run of fastbert"}')
+    before = sorted(folder.rglob("*"))
+    refused = pytest.raises(TrainingError, match=r"run of another version .*, or delete it")
+    with refused, claim(folder):
+        pass
+    assert sorted(folder.rglob("*")) == before

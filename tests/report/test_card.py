@@ -31,6 +31,7 @@ def row(speed: float | None, accuracy: float, layers: float, seconds: float) -> 
         "speedup_flops": 3.9 / layers,
         "speedup_paper": 4 / layers,
         "seconds": seconds,
+        "rows_per_second": 500 / (seconds),
     }
 
 

@@ -21,13 +21,15 @@ from fastbert.exits.engine import record
 from fastbert.exits.recorded import RecordedExits
 from fastbert.nn.backend import TorchBackend, batch_tensors
 from fastbert.nn.model import FastBertModel
+from fastbert.nn.objectives import divergence
 from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer
-from fastbert.training.distill import Direction, distill_students, divergence
 from fastbert.training.hidden_cache import HiddenCache
 from fastbert.training.stage import StageSettings
+from fastbert.training.trainer import StageTrainer
 from tests.tiny import tiny_classifier
 from tests.tiny_data import LABELS, examples, tiny_tokenizer
+from tests.training.learning import distill
 
 STUDENTS, ROWS, CLASSES = 4, 6, 3
 SHAPE = StudentShape("first", 8, 2)
@@ -50,41 +52,8 @@ def fresh_model() -> FastBertModel:
 def run(
     model: FastBertModel, tokenizer: TextTokenizer, folder: Path, *, cache: bool = False
 ) -> None:
-    texts = examples(40)
-    distill_students(
-        model,
-        tokenizer,
-        lambda: texts,
-        40,
-        examples(10, seed=1),
-        folder,
-        SETTINGS,
-        cache_hidden_states=cache,
-    )
-
-
-@pytest.mark.parametrize("direction", ["student-teacher", "teacher-student"])
-def test_the_loss_sums_over_students_and_averages_over_rows(direction: Direction) -> None:
-    random = np.random.default_rng(0)
-    students = random.normal(size=(STUDENTS, ROWS, CLASSES))
-    teacher = random.normal(size=(ROWS, CLASSES))
-
-    p, q = softmax(students, axis=-1), softmax(teacher, axis=-1)[None].repeat(STUDENTS, 0)
-    kl = rel_entr(p, q) if direction == "student-teacher" else rel_entr(q, p)
-    loss = divergence(torch.tensor(students), torch.tensor(teacher), direction)
-    assert loss.item() == pytest.approx(kl.sum(-1).mean(-1).sum(), rel=1e-5)
-
-
-def test_the_two_directions_differ() -> None:
-    students, teacher = torch.tensor([[[2.0, 0.0]]]), torch.tensor([[0.0, 0.5]])
-    there = divergence(students, teacher, "student-teacher")
-    assert there != pytest.approx(divergence(students, teacher, "teacher-student").item())
-
-
-def test_students_that_agree_with_the_teacher_cost_nothing() -> None:
-    teacher = torch.randn(ROWS, CLASSES)
-    agreeing = teacher.expand(STUDENTS, -1, -1) + 3  # a constant changes no probability
-    assert divergence(agreeing, teacher).item() == pytest.approx(0, abs=1e-6)
+    dev = examples(10, seed=1)
+    distill(model, tokenizer, examples(40), dev, folder, SETTINGS, cache_hidden_states=cache)
 
 
 def test_backbone_and_teacher_stay_bit_equal_and_every_student_learns(
@@ -186,7 +155,7 @@ def test_a_cache_serves_the_weights_and_texts_it_was_made_of_alone(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     # Only the cache is of interest, so no stage is run.
-    monkeypatch.setattr("fastbert.training.distill.run_stage", lambda *_, **__: [])
+    monkeypatch.setattr(StageTrainer, "train", lambda *_, **__: None)
     run(fresh_model(), tokenizer, tmp_path, cache=True)
     built: list[Path] = []
     build = HiddenCache.build
@@ -200,9 +169,7 @@ def test_a_cache_serves_the_weights_and_texts_it_was_made_of_alone(
     if change is not None:
         change(model, texts)
     dev = examples(10, seed=1)
-    distill_students(
-        model, tokenizer, lambda: texts, 40, dev, tmp_path, SETTINGS, cache_hidden_states=True
-    )  # fmt: skip
+    distill(model, tokenizer, texts, dev, tmp_path, SETTINGS, cache_hidden_states=True)
     assert bool(built) == (change is not None)
     assert ("is of other texts or weights" in caplog.text) == (change is not None)
 
@@ -242,7 +209,7 @@ def test_fewer_texts_than_a_batch_still_train(tokenizer: TextTokenizer, tmp_path
     # The authors' package dropped the last partial batch, so little data trained nothing.
     model, texts = fresh_model(), [Example("made:1", "lovely word1")]
     before = model.students.state_dict()["0.reduce.weight"].clone()
-    distill_students(model, tokenizer, lambda: texts, 1, [], tmp_path, SETTINGS)
+    distill(model, tokenizer, texts, [], tmp_path, SETTINGS)
     assert not torch.equal(model.students.state_dict()["0.reduce.weight"], before)
 
 
@@ -252,7 +219,7 @@ def test_the_history_follows_the_students_at_the_papers_speed(
     model, texts, dev = fresh_model(), examples(40), examples(10, seed=1)
     before = record_of(model, tokenizer, dev)
     settings = replace(SETTINGS, epochs=1)
-    [epoch] = distill_students(model, tokenizer, lambda: texts, 40, dev, tmp_path, settings)
+    [epoch] = distill(model, tokenizer, texts, dev, tmp_path, settings)
 
     recorded = record_of(model, tokenizer, dev)
     assert not np.array_equal(recorded.recorded, before.recorded)
@@ -283,7 +250,7 @@ def test_students_learn_without_labels_of_the_model(
     # Labels only add the accuracy to the history.
     dev = [replace(row, label=label) for row in examples(10, seed=1)]
     texts, settings = examples(16), replace(SETTINGS, epochs=1)
-    [epoch] = distill_students(fresh_model(), tokenizer, lambda: texts, 16, dev, tmp_path, settings)
+    [epoch] = distill(fresh_model(), tokenizer, texts, dev, tmp_path, settings)
     assert "accuracy" not in epoch
     assert "agreement" in epoch
 
@@ -293,12 +260,7 @@ def test_there_is_one_entry_an_epoch_and_none_without_dev(
 ) -> None:
     texts, dev = examples(24), examples(10, seed=1)
     settings = replace(SETTINGS, epochs=3)
-    history = distill_students(
-        fresh_model(), tokenizer, lambda: texts, 24, dev, tmp_path / "a", settings
-    )
+    history = distill(fresh_model(), tokenizer, texts, dev, tmp_path / "a", settings)
     assert [epoch["epoch"] for epoch in history] == [1.0, 2.0, 3.0]
     assert history[-1]["dev_loss"] < history[0]["dev_loss"]
-    assert (
-        distill_students(fresh_model(), tokenizer, lambda: texts, 24, [], tmp_path / "b", settings)
-        == []
-    )
+    assert distill(fresh_model(), tokenizer, texts, [], tmp_path / "b", settings) == []

@@ -1,4 +1,4 @@
-"""What both training stages share."""
+"""Running a stage: accumulated batches."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +11,11 @@ from fastbert.nn import heads
 from fastbert.nn.model import FastBertModel
 from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer
-from fastbert.training.distill import distill_students
-from fastbert.training.fine_tune import fine_tune
-from fastbert.training.stage import StageSettings, StopOnBrokenLoss
+from fastbert.training.callbacks import StopOnBrokenLoss
+from fastbert.training.stage import StageSettings
 from tests.tiny import tiny_classifier
 from tests.tiny_data import LABELS, examples, tiny_tokenizer
+from tests.training.learning import distill, fine_tune
 
 WITHOUT_DROPOUT = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
 
@@ -38,7 +38,9 @@ def one_step(
     logged: dict[str, float] = {}
     texts = examples(rows)
     torch.manual_seed(0)
-    teacher = tiny_classifier("bert", **WITHOUT_DROPOUT)
+    names = dict(enumerate(LABELS))
+    numbers = {label: number for number, label in names.items()}
+    teacher = tiny_classifier("bert", id2label=names, label2id=numbers, **WITHOUT_DROPOUT)
     model = FastBertModel(teacher, StudentShape("first", 8, 2))
 
     def note(_self: object, _args: Any, _state: Any, _control: Any, **kwargs: Any) -> None:
@@ -48,12 +50,9 @@ def one_step(
         patch.setattr(StopOnBrokenLoss, "on_log", note)
         patch.setattr(heads, "ATTENTION_DROPOUT", 0.0)
         if stage == "teacher":
-            fine_tune(
-                teacher, tokenizer, texts, texts[:1], LABELS, folder, settings,
-                label_smoothing=label_smoothing,
-            )  # fmt: skip
+            fine_tune(model, tokenizer, texts, texts[:1], folder, settings, label_smoothing)
         else:
-            distill_students(model, tokenizer, lambda: texts, rows, [], folder, settings)
+            distill(model, tokenizer, texts, [], folder, settings)
     return logged
 
 

@@ -19,6 +19,7 @@ from safetensors.numpy import load, save_file
 
 from fastbert.calibration.answerer import TIMED_PARTS, Answerer, PartTimes
 from fastbert.calibration.goal import DEFAULT_GOAL, Goal
+from fastbert.calibration.points import OperatingPoint
 from fastbert.calibration.solve import Calibration
 from fastbert.errors import CalibrationError, FolderError
 from fastbert.exits.criteria import Measure
@@ -103,7 +104,7 @@ def save_calibration(
     """
     with staged_folder(folder.path) as staging:
         fill_staging(folder, staging)
-        add_calibration(staging, folder.config, calibration, source, default)
+        add_calibration(staging, folder.config, calibration, source, calibration.solve(default))
     return open_folder(folder.path, folder.files)
 
 
@@ -112,7 +113,7 @@ def add_calibration(
     config: EarlyExitConfig,
     calibration: Calibration,
     source: str,
-    default: Goal,
+    default: OperatingPoint,
 ) -> EarlyExitConfig:
     """Write a calibration into a folder that is being made and sealed, and seal it again."""
     arrays = {
@@ -140,8 +141,8 @@ def add_calibration(
     )
     point = DefaultPoint(
         measure=record.measure,
-        thresholds=calibration.solve(default).thresholds,
-        goal=default.as_dict(),
+        thresholds=default.thresholds,
+        goal=None if default.goal is None else default.goal.as_dict(),
     )
     return reseal(staging, replace(config, calibration=asdict(record), default=point))
 

@@ -4,6 +4,7 @@ The teacher is either anybody's `*ForSequenceClassification` model (head `pretra
 encoder under the paper's own head (`paper`).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,6 @@ import torch
 from jaxtyping import Float, Int
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     MODEL_MAPPING,
@@ -49,17 +49,21 @@ class PaperClassifier(nn.Module):
         input_ids: Int[Tensor, "rows length"],
         attention_mask: Int[Tensor, "rows length"],
         token_type_ids: Int[Tensor, "rows length"] | None = None,
-        labels: Int[Tensor, " rows"] | None = None,
     ) -> SequenceClassifierOutput:
-        """Return logits, and the cross-entropy where there are labels, as transformers does."""
+        """Return logits, in the form in which transformers does."""
         segments = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         hidden = self.encoder(input_ids, attention_mask=attention_mask, **segments)[0]
-        logits = self.head(hidden, padding_bias(attention_mask))
-        loss = None if labels is None else functional.cross_entropy(logits, labels)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        return SequenceClassifierOutput(logits=self.head(hidden, padding_bias(attention_mask)))
 
 
 Teacher = PreTrainedModel | PaperClassifier
+
+
+def all_exits(
+    students: Float[Tensor, "students rows classes"], teacher: Float[Tensor, "rows classes"]
+) -> Float[Tensor, "exits rows classes"]:
+    """Return the logits of students and teacher as those of the exits, in their order."""
+    return torch.cat([students, teacher[None]])
 
 
 class FastBertModel(nn.Module):
@@ -131,6 +135,30 @@ class FastBertModel(nn.Module):
             if index < self.num_exits - 1:
                 readings.append(self.backbone.exit_view(state.hidden))
         return readings, self.teacher_logits(state)
+
+    def ask_students(
+        self,
+        readings: Sequence[Float[Tensor, "rows length hidden"]],
+        attention_mask: Int[Tensor, "rows length"],
+    ) -> Float[Tensor, "students rows classes"]:
+        """Return the logits of each student for what it reads."""
+        bias = padding_bias(attention_mask)
+        return torch.stack(
+            [head(hidden, bias) for head, hidden in zip(self.students, readings, strict=True)]
+        )
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "rows length"],
+        attention_mask: Int[Tensor, "rows length"],
+        token_type_ids: Int[Tensor, "rows length"] | None = None,
+    ) -> Float[Tensor, "exits rows classes"]:
+        """Return the logits of all exits, the students' and the teacher's last.
+
+        For training: whatever parts are frozen, gradients reach the others. Nobody leaves.
+        """
+        readings, teacher = self.teach(input_ids, attention_mask, token_type_ids)
+        return all_exits(self.ask_students(readings, attention_mask), teacher)
 
     def save(self, folder: Path) -> None:
         """Write the teacher as transformers does, and beside it the heads that are ours."""

@@ -20,8 +20,10 @@ from fastbert.recipes.contents import (
     marked,
     refuse_files_inside,
 )
+from fastbert.recipes.outcome import known_truth
 from fastbert.recipes.run import Run, StudentSettings
 from fastbert.training.stage import refuse_several_devices
+from fastbert.training.stream import TrainingTexts
 
 
 def distill(
@@ -74,11 +76,10 @@ def distill(
         stage = run.settle_bf16(students.stage, "students", "stage")
         students = replace(students, stage=stage)
         set_seed(students.stage.seed)
-        fastbert = FastBertModel(trained_teacher(checkpoint), students.shape)
+        model = FastBertModel(trained_teacher(checkpoint), students.shape)
         tokenizer = run.begin(
             checkpoint,
-            fastbert,
-            "pretrained",
+            model,
             {"texts": content},
             {
                 "texts": str(texts),
@@ -87,14 +88,16 @@ def distill(
                 "students": asdict(students),
             },
         )
-        return run.finish(
-            fastbert,
+        learned_from = (row for row, is_held_out in marked(read()) if not is_held_out)
+        history = run.train(
+            tuple(stage for stage in students.scheme() if not stage.needs_labels),
+            model,
             tokenizer,
-            "pretrained",
-            students,
-            lambda: (row for row, is_held_out in marked(read()) if not is_held_out),
-            content.rows - len(held_out),
-            held_out,
-            None,
-            default,
+            TrainingTexts(
+                run.tokens("texts", learned_from, tokenizer, ["texts"]),
+                None,
+                run.tokens("dev", held_out, tokenizer, ["texts"]),
+                known_truth(model.task, held_out),
+            ),
         )
+        return run.finish(model, tokenizer, history, held_out, None, default)

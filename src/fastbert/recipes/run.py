@@ -1,40 +1,34 @@
 """The working folder of a training run, from its first step to the finished model folder."""
 
+import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from safetensors.torch import load_model, save_model
-
 from fastbert.calibration.goal import Goal
-from fastbert.calibration.points import OperatingPoint
-from fastbert.calibration.solve import LEAST_ROWS, Calibration
 from fastbert.classifier import FastBertClassifier
 from fastbert.data.example import Example
 from fastbert.errors import BackboneError, FolderError, TrainingError
-from fastbert.evaluation import evaluate
-from fastbert.folder.calibration import add_calibration
 from fastbert.folder.config import EarlyExitConfig
 from fastbert.folder.names import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE
 from fastbert.folder.read import check_agreement
-from fastbert.folder.write import refuse_what_is_not_ours, reseal, seal, staged_folder
+from fastbert.folder.write import refuse_what_is_not_ours
 from fastbert.nn.checkpoint import hashes_of
-from fastbert.nn.model import FastBertModel
+from fastbert.nn.model import FastBertModel, PaperClassifier
+from fastbert.nn.objectives import Direction
 from fastbert.nn.teachers import save_tokenizer
 from fastbert.recipes.contents import Content
+from fastbert.recipes.outcome import write_model
 from fastbert.recipes.run_folder import (
-    STAGED_WEIGHTS,
-    STUDENTS,
-    TEACHER,
-    TEACHER_HISTORY,
-    TEACHER_WEIGHTS,
     TOKENIZER,
+    TOKENS,
+    KeptStage,
     claim,
     clear,
     has_begun,
@@ -42,15 +36,16 @@ from fastbert.recipes.run_folder import (
     remove,
     write_run,
 )
-from fastbert.report.card import write_card
-from fastbert.shape import StudentShape, TeacherHead
+from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer
-from fastbert.training.distill import DISTILLATION, Direction, distill_students
+from fastbert.training.scheme import DISTILLATION, FINE_TUNING, Scheme, paper
 from fastbert.training.stage import StageSettings, has_native_bf16
+from fastbert.training.stream import TrainingTexts
+from fastbert.training.tokens import TokenFile
+from fastbert.training.trainee import Trainee
+from fastbert.training.trainer import run_stage
 
 logger = logging.getLogger(__name__)
-
-SHOWN_SPEEDS = (0.0, 0.1, 0.3, 0.5, 0.8)  # in the table on the model card, with the default
 
 
 @dataclass(frozen=True)
@@ -69,6 +64,18 @@ class StudentSettings:
     direction: Direction = "student-teacher"
     cache_hidden_states: bool = False
 
+    def scheme(
+        self, fine_tuning: StageSettings = FINE_TUNING, *, label_smoothing: float = 0.0
+    ) -> Scheme:
+        """Return the paper's scheme with these settings of its last stage."""
+        return paper(
+            fine_tuning,
+            self.stage,
+            label_smoothing=label_smoothing,
+            direction=self.direction,
+            cache_hidden_states=self.cache_hidden_states,
+        )
+
 
 @dataclass(frozen=True)
 class Run:
@@ -78,6 +85,7 @@ class Run:
     settings: dict[str, Any]
     resumed: bool
     stopped: dict[str, Any] | None  # what a stopped run wrote down
+    read: dict[str, Content] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -132,7 +140,6 @@ class Run:
         self,
         checkpoint: str | Path,
         model: FastBertModel,
-        teacher_head: TeacherHead,
         read: dict[str, Content],
         settings: dict[str, Any],
     ) -> TextTokenizer:
@@ -141,7 +148,6 @@ class Run:
         Args:
             checkpoint: What messages name, and whose tokeniser is taken.
             model: What will be trained.
-            teacher_head: Whose head the teacher has.
             read: The content of each file, by the name that it has in `settings`.
             settings: What the run is about, as the model folder will tell it.
 
@@ -153,10 +159,11 @@ class Run:
             TrainingError: The stopped run was of other settings, or of files that have changed.
         """
         self.settings.update(json.loads(json.dumps(settings)))  # as they will be read
+        self.read.update(read)
         with TemporaryDirectory() as temporary:
             written = Path(temporary)
             save_tokenizer(checkpoint, written)
-            tokenizer = _checked_tokenizer(checkpoint, written, model, teacher_head, self.settings)
+            tokenizer = _checked_tokenizer(checkpoint, written, model, self.settings)
             now = {
                 "settings": self.settings,
                 "contents": {name: content.sha256 for name, content in read.items()},
@@ -197,80 +204,75 @@ class Run:
                     f"{value}; resume with the same settings, or delete it"
                 )
 
-    def has_teacher(self, model: FastBertModel) -> bool:
-        """Load the teacher that stage 1 finished, if it has."""
-        weights = self.folder / TEACHER_WEIGHTS
-        if weights.exists():
-            load_model(model.teacher, weights)
-        return weights.exists()
+    def tokens(
+        self, name: str, texts: Iterable[Example], tokenizer: TextTokenizer, contents: Sequence[str]
+    ) -> TokenFile:
+        """Return the tokens of texts: those that a stopped run has made, if they are of the same.
 
-    def keep_teacher(self, model: FastBertModel, history: list[dict[str, float]]) -> None:
-        """Write down that stage 1 is finished, and free the space of its checkpoints."""
-        self._teacher_history.write_text(json.dumps(history), encoding="utf-8")
-        staged = self.folder / STAGED_WEIGHTS
-        save_model(model.teacher, str(staged))
-        staged.rename(self.folder / TEACHER_WEIGHTS)
-        shutil.rmtree(self.folder / TEACHER)
+        Args:
+            name: Of the folder that they lie in.
+            texts: Read only if they have to be tokenised.
+            tokenizer: The run's.
+            contents: Names of what was read, of which the texts are made.
+        """
+        digest = hashlib.sha256(repr((name, tokenizer.max_length)).encode())
+        for content in contents:
+            digest.update(self.read[content].sha256.encode())
+        for file in (TOKENIZER_FILE, TOKENIZER_CONFIG_FILE):
+            digest.update((self.folder / TOKENIZER / file).read_bytes())
+        folder, identity = self.folder / TOKENS / name, digest.hexdigest()
+        written = TokenFile.load(folder, identity)
+        if written is not None:
+            return written
+        return TokenFile.write(folder, (text.content for text in texts), tokenizer, identity)
 
-    @property
-    def _held_out_from(self) -> str:
-        """The file of the held-out texts, by a name that may be published."""
-        return Path(self.settings.get("dev") or self.settings["texts"]).name
+    def train(
+        self,
+        scheme: Scheme,
+        model: FastBertModel,
+        tokenizer: TextTokenizer,
+        texts: TrainingTexts,
+    ) -> dict[str, list[dict[str, float]]]:
+        """Train a model in place, stage by stage; return the history of each by name.
 
-    @property
-    def _teacher_history(self) -> Path:
-        return self.folder / TEACHER_HISTORY
+        A stage that is finished already is loaded.
+        """
+        histories = {}
+        for stage in scheme:
+            kept = KeptStage(self.folder, stage.name)
+            parts = Trainee(model, stage)
+            history = kept.finished(parts)
+            if history is None:
+                history = run_stage(stage, model, tokenizer, texts, kept.work, resume=self.resumed)
+                kept.keep(parts, history)
+            histories[stage.name] = history
+        return histories
 
     def finish(
         self,
         model: FastBertModel,
         tokenizer: TextTokenizer,
-        teacher_head: TeacherHead,
-        students: StudentSettings,
-        texts: Callable[[], Iterable[Example]],
-        num_texts: int,
+        history: dict[str, list[dict[str, float]]],
         held_out: Sequence[Example],
         test: Sequence[Example] | None,
         default: Goal,
     ) -> FastBertClassifier:
-        """Distil the students, calibrate, measure, and write the model folder."""
-        history = {}
-        if self._teacher_history.exists():
-            history["teacher"] = json.loads(self._teacher_history.read_text(encoding="utf-8"))
-        history["students"] = distill_students(
+        """Write the model folder, remove the run's, and open the model."""
+        source = self.settings.get("dev") or self.settings["texts"]
+        write_model(
+            self.output,
             model,
             tokenizer,
-            texts,
-            num_texts,
+            self.folder / TOKENIZER,
+            replace(
+                _config(model, tokenizer.max_length),
+                training=_without_places(self.settings) | {"history": history},
+            ),
             held_out,
-            self.folder / STUDENTS,
-            students.stage,
-            direction=students.direction,
-            cache_hidden_states=students.cache_hidden_states,
-            resume=self.resumed,
+            test,
+            Path(source).name,  # a name that may be published
+            default,
         )
-        config = EarlyExitConfig(
-            teacher_head=teacher_head,
-            task=model.task,
-            num_layers=model.num_exits,
-            max_length=tokenizer.max_length,
-            students=students.shape,
-            training=_without_places(self.settings) | {"history": history},
-        )
-        with staged_folder(self.output) as staging:
-            model.save(staging)
-            for name in (TOKENIZER_FILE, TOKENIZER_CONFIG_FILE):  # no chat template
-                shutil.copy2(self.folder / TOKENIZER / name, staging)
-            config = seal(staging, config)
-            classifier = FastBertClassifier.from_pretrained(staging, runtime="torch")
-            calibration = _calibration(classifier, held_out)
-            point = None
-            if calibration is not None:
-                config = add_calibration(staging, config, calibration, self._held_out_from, default)
-                point = calibration.solve(default)
-            rows = _measured(classifier, test or held_out, point)
-            config = reseal(staging, replace(config, evaluation=rows))
-            write_card(staging, config, split="test" if test else "dev")
         remove(self.folder)
         return FastBertClassifier.from_pretrained(self.output)
 
@@ -279,7 +281,6 @@ def _checked_tokenizer(
     checkpoint: str | Path,
     written: Path,
     model: FastBertModel,
-    teacher_head: TeacherHead,
     settings: Mapping[str, Any],
 ) -> TextTokenizer:
     """Read a tokeniser that was just written, and check that the folder at the end can be sealed.
@@ -302,18 +303,23 @@ def _checked_tokenizer(
         )
     try:
         tokenizer = TextTokenizer.from_folder(written, max_length)
-        config = EarlyExitConfig(
-            teacher_head=teacher_head,
-            task=model.task,
-            num_layers=model.num_exits,
-            max_length=max_length,
-            students=model.student_shape,
-        )
+        config = _config(model, max_length)
         model_config = json.loads(encoder_config.to_json_string())
         check_agreement(Path(checkpoint), config, model_config, tokenizer.vocab_size - 1)
     except FolderError as error:
         raise BackboneError(str(error).replace(str(written), str(checkpoint))) from error
     return tokenizer
+
+
+def _config(model: FastBertModel, max_length: int) -> EarlyExitConfig:
+    """Return what early_exit.json says of a model itself."""
+    return EarlyExitConfig(
+        teacher_head="paper" if isinstance(model.teacher, PaperClassifier) else "pretrained",
+        task=model.task,
+        num_layers=model.num_exits,
+        max_length=max_length,
+        students=model.student_shape,
+    )
 
 
 def _without_places(settings: dict[str, Any]) -> dict[str, Any]:
@@ -328,37 +334,3 @@ def _without_places(settings: dict[str, Any]) -> dict[str, Any]:
         return f"{Path(value).name}/" if Path(value).is_dir() else Path(value).name
 
     return {key: told(value) for key, value in settings.items()}
-
-
-def _calibration(classifier: FastBertClassifier, held_out: Sequence[Example]) -> Calibration | None:
-    """Return what all exits answer about the held-out texts; None if they are too few to tell."""
-    if len(held_out) < LEAST_ROWS:
-        logger.warning(
-            "%d held-out texts are too few to choose thresholds, so every layer is run by default; "
-            "calibrate with at least %d", len(held_out), LEAST_ROWS,
-        )  # fmt: skip
-        return None
-    labels = [str(example.label) for example in held_out if example.label is not None]
-    if labels and (unseen := set(classifier.labels) - set(labels)):
-        logger.warning(
-            "%d of %d classes have no dev text, such as %s, so the default is chosen by agreement "
-            "with the full model", len(unseen), len(classifier.labels), min(unseen),
-        )  # fmt: skip
-        labels = []
-    return classifier.calibrate([example.content for example in held_out], labels or None)
-
-
-def _measured(
-    classifier: FastBertClassifier, examples: Sequence[Example], point: OperatingPoint | None
-) -> list[dict[str, Any]]:
-    """Return the table of the model card; where nobody labelled a text, the teacher has."""
-    if any(example.label is None for example in examples):
-        answers = classifier.predict([example.content for example in examples], 0.0)
-        examples = [
-            replace(example, label=answer.label)
-            for example, answer in zip(examples, answers, strict=True)
-        ]
-    settings: list[float | OperatingPoint | None] = [*SHOWN_SPEEDS]
-    if point is not None:
-        settings.append(point)
-    return [row.as_dict() for row in evaluate(classifier, examples, settings)]

@@ -12,25 +12,21 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from safetensors.torch import load_model, save_model
+from torch import nn
 
 from fastbert.errors import FolderError, TrainingError
 
 RUN_FILE, LOCK = "run.json", "run.lock"
 MARK = "a training run of fastbert"
-TEACHER, STUDENTS, TOKENIZER = "teacher", "students", "tokenizer"
-TEACHER_WEIGHTS, TEACHER_HISTORY = "teacher.safetensors", "teacher.history.json"
-STAGED_RUN_FILE, STAGED_WEIGHTS = f"{RUN_FILE}.part", "teacher.part"
-PARTS = (
-    TEACHER,
-    STUDENTS,
-    TOKENIZER,
-    TEACHER_WEIGHTS,
-    TEACHER_HISTORY,
-    STAGED_RUN_FILE,
-    STAGED_WEIGHTS,
-)
+LAYOUT = 2  # of the folder; in version 0.2 the stages had names of their own in it
+STAGES, TOKENS, TOKENIZER = "stages", "tokens", "tokenizer"
+STAGED_RUN_FILE = f"{RUN_FILE}.part"
+PARTS = (STAGES, TOKENS, TOKENIZER, STAGED_RUN_FILE)
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +50,9 @@ def claim(folder: Path) -> Iterator[None]:
 
 
 def has_begun(folder: Path) -> bool:
-    """Return whether there is work to go on with: a checkpoint, a teacher or a hidden cache."""
-    finished = (TEACHER_WEIGHTS, f"{STUDENTS}/index.npz")
-    return any((folder / name).exists() for name in finished) or any(folder.glob("*/checkpoint-*"))
+    """Return whether there is work to go on with: a stage, a checkpoint or a hidden cache."""
+    begun = ("*.safetensors", "*/checkpoint-*", "*/index.npz")
+    return any(any((folder / STAGES).glob(name)) for name in begun)
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
@@ -70,7 +66,8 @@ def read_run(folder: Path) -> dict[str, Any] | None:
 
 def write_run(folder: Path, written: dict[str, Any]) -> None:
     """Mark the folder as a run's, and write down what it is about."""
-    text = json.dumps({"what": MARK} | written, indent=1, ensure_ascii=False)
+    marked = {"what": MARK, "layout": LAYOUT} | written
+    text = json.dumps(marked, indent=1, ensure_ascii=False)
     (folder / STAGED_RUN_FILE).write_text(text, encoding="utf-8")
     (folder / STAGED_RUN_FILE).rename(folder / RUN_FILE)
 
@@ -132,8 +129,56 @@ def _lies_at(lock: int, folder: Path) -> bool:
 
 def _refuse_what_is_no_run(folder: Path) -> None:
     others = set(os.listdir(folder)) - {LOCK, STAGED_RUN_FILE}
-    if others and read_run(folder) is None:
+    run = read_run(folder)
+    if run is not None and run.get("layout") != LAYOUT:
+        raise TrainingError(
+            f"{folder}: holds a run of another version of fastbert, which this one cannot go on "
+            "with; finish it with that version, or delete it"
+        )
+    if others and run is None:
         raise FolderError(
             f"{folder}: holds {min(others)} and no run of this version of fastbert, so nothing is "
             "written there; move it away, or name another output"
         )
+
+
+@dataclass(frozen=True)
+class KeptStage:
+    """Where a run keeps one of its stages.
+
+    Args:
+        folder: The run's.
+        name: The stage's.
+    """
+
+    folder: Path
+    name: str
+
+    @property
+    def work(self) -> Path:
+        """Where its checkpoints lie until it is finished."""
+        return self.folder / STAGES / self.name
+
+    def finished(self, parts: nn.Module) -> list[dict[str, float]] | None:
+        """Load what the stage has trained and return its history, if it is finished."""
+        if not self._weights.exists():
+            return None
+        load_model(parts, self._weights)
+        history: list[dict[str, float]] = json.loads(self._history.read_text(encoding="utf-8"))
+        return history
+
+    def keep(self, parts: nn.Module, history: list[dict[str, float]]) -> None:
+        """Write down that the stage is finished, and free the space of its checkpoints."""
+        self._history.write_text(json.dumps(history), encoding="utf-8")
+        staged = self._weights.with_suffix(".part")
+        save_model(parts, str(staged))
+        staged.rename(self._weights)
+        shutil.rmtree(self.work)
+
+    @property
+    def _weights(self) -> Path:
+        return self.folder / STAGES / f"{self.name}.safetensors"
+
+    @property
+    def _history(self) -> Path:
+        return self.folder / STAGES / f"{self.name}.history.json"

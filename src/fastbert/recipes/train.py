@@ -4,8 +4,8 @@ A run keeps its checkpoints in `OUTPUT.training` until the model folder is writt
 stopped at any moment and resumed. The folder itself appears at the end, whole.
 """
 
-from collections.abc import Iterable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -18,14 +18,15 @@ from fastbert.data.read import load_examples, read_examples
 from fastbert.nn.model import FastBertModel
 from fastbert.nn.teachers import teacher_to_train
 from fastbert.recipes.contents import Content, refuse_files_inside, warn_about
+from fastbert.recipes.outcome import known_truth
 from fastbert.recipes.run import Run, StudentSettings
-from fastbert.recipes.run_folder import (
-    TEACHER,
-)
 from fastbert.shape import TeacherHead
-from fastbert.tasks.labels import check_labels, label_names
-from fastbert.training.fine_tune import FINE_TUNING, fine_tune
+from fastbert.tasks.single_label import SingleLabel
+from fastbert.tasks.task import Task
+from fastbert.text import TextTokenizer
+from fastbert.training.scheme import FINE_TUNING
 from fastbert.training.stage import StageSettings, refuse_several_devices
+from fastbert.training.stream import TrainingTexts
 
 
 def train(
@@ -73,12 +74,76 @@ def train(
     refuse_several_devices()
     refuse_files_inside(output, train, dev, test, unlabeled)
     with Run.open(output, resume=resume) as run:
+        files = LabelledFiles.load(train, dev, test, unlabeled, columns)
+        fine_tuning = run.settle_bf16(fine_tuning, "fine_tuning")
+        student_stage = run.settle_bf16(students.stage, "students", "stage")
+        students = replace(students, stage=student_stage)
+        set_seed(fine_tuning.seed)
+        teacher = teacher_to_train(model, files.task.labels, teacher_head, students.shape)
+        fastbert = FastBertModel(teacher, students.shape)
+        settings = {
+            "train": str(train),
+            "dev": str(dev),
+            "test": test and str(test),
+            "unlabeled": unlabeled and str(unlabeled),
+            "rows": [len(files.train), len(files.dev)],
+            "model": str(model),
+            "max_length": max_length,
+            "teacher_head": teacher_head,
+            "label_smoothing": label_smoothing,
+            "fine_tuning": asdict(fine_tuning),
+            "students": asdict(students),
+        }
+        tokenizer = run.begin(model, fastbert, files.contents, settings)
+        history = run.train(
+            students.scheme(fine_tuning, label_smoothing=label_smoothing),
+            fastbert,
+            tokenizer,
+            files.tokenised(run, tokenizer),
+        )
+        return run.finish(fastbert, tokenizer, history, files.dev, files.test, default)
+
+
+@dataclass(frozen=True)
+class LabelledFiles:
+    """The files of a run, read and checked.
+
+    Args:
+        task: What the labels of training ask for.
+        train: The labelled texts to learn from.
+        dev: Those that choose.
+        test: Those to measure on, if there are some.
+        further: Starts reading the texts without labels.
+        contents: What was read of each file, by name.
+    """
+
+    task: Task
+    train: list[Example]
+    dev: list[Example]
+    test: list[Example] | None
+    further: Callable[[], Iterable[Example]]
+    contents: dict[str, Content]
+
+    @classmethod
+    def load(
+        cls,
+        train: str | Path,
+        dev: str | Path,
+        test: str | Path | None,
+        unlabeled: str | Path | None,
+        columns: Columns,
+    ) -> "LabelledFiles":
+        """Read the files, each to its end, so that no row fails after the first stage.
+
+        Raises:
+            DataError: A file cannot be used.
+        """
         examples = load_examples(train, columns, needs_label=True)
         dev_examples = load_examples(dev, columns, needs_label=True)
         test_examples = load_examples(test, columns, needs_label=True) if test else None
-        labels = label_names(examples)
-        check_labels(dev_examples, labels)
-        check_labels(test_examples or [], labels)
+        task = SingleLabel.of(examples)
+        task.check(dev_examples)
+        task.check(test_examples or [])
         warn_about(train, examples, {str(dev): dev_examples, str(test): test_examples or []})
 
         def further() -> Iterable[Example]:
@@ -88,55 +153,15 @@ def train(
         if test:
             read["test"] = Content.of(test_examples or [])
         if unlabeled:
-            read["unlabeled"] = Content.of(further())  # whole, so that no row fails after stage 1
+            read["unlabeled"] = Content.of(further())
+        return cls(task, examples, dev_examples, test_examples, further, read)
 
-        fine_tuning = run.settle_bf16(fine_tuning, "fine_tuning")
-        student_stage = run.settle_bf16(students.stage, "students", "stage")
-        students = replace(students, stage=student_stage)
-        set_seed(fine_tuning.seed)
-        teacher = teacher_to_train(model, labels, teacher_head, students.shape)
-        fastbert = FastBertModel(teacher, students.shape)
-        tokenizer = run.begin(
-            model,
-            fastbert,
-            teacher_head,
-            read,
-            {
-                "train": str(train),
-                "dev": str(dev),
-                "test": test and str(test),
-                "unlabeled": unlabeled and str(unlabeled),
-                "rows": [len(examples), len(dev_examples)],
-                "model": str(model),
-                "max_length": max_length,
-                "teacher_head": teacher_head,
-                "label_smoothing": label_smoothing,
-                "fine_tuning": asdict(fine_tuning),
-                "students": asdict(students),
-            },
-        )
-        if not run.has_teacher(fastbert):
-            history = fine_tune(
-                teacher,
-                tokenizer,
-                examples,
-                dev_examples,
-                labels,
-                run.folder / TEACHER,
-                fine_tuning,
-                label_smoothing=label_smoothing,
-                resume=resume,
-            )
-            run.keep_teacher(fastbert, history)
-        rows = sum(read[name].rows for name in ("train", "unlabeled") if name in read)
-        return run.finish(
-            fastbert,
-            tokenizer,
-            teacher_head,
-            students,
-            lambda: chain(examples, further()),
-            rows,
-            dev_examples,
-            test_examples,
-            default,
+    def tokenised(self, run: Run, tokenizer: TextTokenizer) -> TrainingTexts:
+        """Return what is learned from, in tokens that lie in the run's folder."""
+        contents = [name for name in ("train", "unlabeled") if name in self.contents]
+        return TrainingTexts(
+            run.tokens("texts", chain(self.train, self.further()), tokenizer, contents),
+            known_truth(self.task, self.train),
+            run.tokens("dev", self.dev, tokenizer, ["dev"]),
+            known_truth(self.task, self.dev),
         )

@@ -1,33 +1,28 @@
-"""What both training stages share: settings, the Hugging Face Trainer set up, and what it prints.
+"""A stage as a value: what trains, the loss, the settings, and what the best epoch is chosen by.
 
-Everything a training loop does is the Trainer's: mixed precision, accumulation, schedules,
-logging, resuming. A stage only brings a model, a loss and a stream of examples.
+A scheme is a tuple of stages (`scheme.py`); `trainer.py` runs any of them. A new way to train is a
+new loss in a new `Stage`, and nothing else.
 """
 
-import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from enum import Enum
 
 import torch
-from torch import Tensor, nn
-from transformers import (
-    EvalPrediction,
-    PrinterCallback,
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from jaxtyping import Float
+from torch import Tensor
 
 from fastbert.errors import TrainingError
-from fastbert.training.checkpoints import CheckpointWriter, last_whole_checkpoint
-from fastbert.training.progress import Progress
-from fastbert.training.stream import ExampleStream
+from fastbert.nn.objectives import TorchTask
+
+
+class Part(Enum):
+    """A part of a model that a stage may train."""
+
+    BACKBONE = "backbone"
+    TEACHER = "teacher"
+    STUDENTS = "students"
 
 
 def has_native_bf16() -> bool:
@@ -101,199 +96,63 @@ class StageSettings:
         return has_native_bf16() if self.bf16 is None else self.bf16
 
 
-def run_stage(
-    make_trainer: Callable[..., Trainer],
-    model: nn.Module,
-    settings: StageSettings,
-    *,
-    title: str,
-    train: ExampleStream,
-    dev: ExampleStream | None,
-    collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
-    folder: Path,
-    resume: bool,
-    best_by: str,
-    label_smoothing: float = 0.0,
-    compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
-) -> list[dict[str, float]]:
-    """Train `model` in place, leave it with its best weights on dev, and return its history.
+@dataclass(frozen=True)
+class Lesson:
+    """What a loss is made of: one batch.
 
     Args:
-        make_trainer: The Trainer with the stage's loss, or what makes one.
-        model: What is trained and written to checkpoints.
-        settings: Epochs, learning rate and the like.
-        title: The name of the stage, for progress bars and messages.
-        train: The examples, in a new order each epoch.
-        dev: What the best epoch is chosen on; without it the last one is kept.
-        collate: Makes a batch of examples.
-        folder: Where checkpoints go.
-        resume: Go on from the last whole checkpoint in `folder`, if there is one.
-        best_by: `loss`, where low is best, or a metric, where high is best.
-        label_smoothing: Share of the probability spread over all classes.
-        compute_metrics: What dev is judged by besides the loss.
+        exits: The logits of all exits, the teacher's last; the teacher's alone where the stage
+            does not train students.
+        labels: The right answers, where the stage needs labels.
+        objective: The losses of the task.
+        progress: The share of the stage's steps that are done, from 0 to 1.
+    """
 
-    Returns:
-        For each epoch its number, and the loss and the metrics on dev; empty without dev.
+    exits: Float[Tensor, "exits rows classes"]
+    labels: Tensor | None
+    objective: TorchTask
+    progress: float
+
+
+Loss = Callable[[Lesson], Tensor]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a scheme.
+
+    Args:
+        name: For progress bars, messages, the run's folder and the history.
+        trains: The parts that learn; the others are frozen and answer without dropout.
+        loss: What is minimised, for a batch.
+        settings: Epochs, learning rate and the like.
+        needs_labels: Whether it reads the labelled texts alone, and their labels.
+        best_by: `loss`, where low is best, or a metric, where high is best.
+        cache_hidden_states: Run the backbone once and keep what the students read on disk.
 
     Raises:
-        TrainingError: The loss is not a number.
+        ValueError: It would train nothing, or cache what changes.
     """
-    trainer = make_trainer(
-        model=model,
-        args=_arguments(settings, folder, best_by if dev else None, label_smoothing),
-        train_dataset=train,
-        eval_dataset=dev,
-        data_collator=collate,
-        callbacks=[
-            StageProgress(title, best_by),
-            StopOnBrokenLoss(title),
-            CheckpointWriter(settings.checkpoint_steps),
-        ],
-        compute_metrics=compute_metrics,
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    # The Trainer divides the loss by the batches of a step; in transformers 5.3 it lets accelerate
-    # do so once more.
-    trainer.accelerator.gradient_accumulation_steps = 1
-    checkpoint = last_whole_checkpoint(folder) if resume else None
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    return _history(trainer.state.log_history)
 
+    name: str
+    trains: frozenset[Part]
+    loss: Loss
+    settings: StageSettings
+    needs_labels: bool
+    best_by: str = "loss"
+    cache_hidden_states: bool = False
 
-def _history(logs: Sequence[dict[str, float]]) -> list[dict[str, float]]:
-    """Return how dev was judged after each epoch, without what is only true of this machine.
-
-    The training loss is left out: what the Trainer averages it over depends on where a run resumed.
-    """
-    history = []
-    for log in logs:
-        if "eval_loss" in log:
-            judged = {
-                name.removeprefix("eval_"): figure
-                for name, figure in log.items()
-                if name.startswith("eval_") and not name.endswith(("runtime", "time", "second"))
-            }
-            dev_loss = judged.pop("loss")
-            epoch = {"epoch": float(round(log["epoch"])), "dev_loss": dev_loss}
-            history.append(epoch | judged)
-    return history
-
-
-def _arguments(
-    settings: StageSettings, folder: Path, best_by: str | None, label_smoothing: float
-) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(folder.resolve()),
-        num_train_epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation,
-        warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
-        seed=settings.seed,
-        bf16=settings.computes_bf16,
-        use_cpu=not torch.accelerator.is_available(),
-        label_smoothing_factor=label_smoothing,
-        report_to=settings.report_to,
-        eval_strategy="no" if best_by is None else "epoch",
-        save_strategy="epoch",
-        save_total_limit=3,  # the newest, the one before it should that be damaged, the best
-        load_best_model_at_end=best_by is not None,
-        metric_for_best_model=best_by,
-        greater_is_better=None if best_by is None else best_by != "loss",
-        logging_steps=10,
-        logging_first_step=True,
-        logging_nan_inf_filter=False,  # StopOnBrokenLoss has to see them
-        remove_unused_columns=False,
-        label_names=["labels"],
-        dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=True,  # StageProgress shows it
-    )
-
-
-class StageProgress(TrainerCallback):
-    """How far the stage is, and a line for each epoch that stays on the screen."""
-
-    def __init__(self, title: str, best_by: str) -> None:
-        """Name the stage and the figure that its epochs are judged by."""
-        self.title = title
-        self.best_by = best_by
-        self.loss = math.nan
-        self.progress: Progress | None = None
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Begin where a resumed run left off."""
-        if state.is_world_process_zero:
-            self.progress = Progress(self.title, state.max_steps, "step", state.global_step)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Show the step."""
-        if self.progress is not None:
-            epochs = round(args.num_train_epochs)
-            epoch = min(int(state.epoch or 0) + 1, epochs)
-            self.progress.move_to(state.global_step, f"epoch {epoch} of {epochs}")
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        """Show the running loss, and print an epoch's line when its evaluation is in."""
-        logs: dict[str, float] = kwargs["logs"]
-        self.loss = logs.get("loss", self.loss)
-        if self.progress is None:
-            return
-        self.progress.note(f"loss {self.loss:.4f}")
-        figure = logs.get(f"eval_{self.best_by}")
-        if figure is not None:
-            self._print_epoch(args, state, f"  dev {self.best_by} {figure:.4f}")
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Print the epoch's line where nothing is evaluated."""
-        if args.eval_strategy == "no":
-            self._print_epoch(args, state, "")
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Take the bar away."""
-        if self.progress is not None:
-            self.progress.close()
-
-    def _print_epoch(self, args: TrainingArguments, state: TrainerState, dev: str) -> None:
-        if self.progress is not None:
-            epoch = f"epoch {round(state.epoch or 0)}/{round(args.num_train_epochs)}"
-            self.progress.write(f"{epoch}  loss {self.loss:.4f}{dev}")
-
-
-class StopOnBrokenLoss(TrainerCallback):
-    """Stops a stage whose loss is no longer a number, before such weights count as trained."""
-
-    def __init__(self, title: str) -> None:
-        """Name the stage."""
-        self.title = title
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        """Check what the Trainer logs."""
-        loss: float = kwargs["logs"].get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"{self.title}: the loss became {loss} by step {state.global_step}; "
-                "try a lower learning rate"
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        if not self.trains:
+            raise ValueError(f"{self.name}: trains must name a part of the model, got none")
+        if self.cache_hidden_states and self.trains != {Part.STUDENTS}:
+            raise ValueError(
+                f"{self.name}: hidden states can be cached only where nothing but the students is "
+                f"trained, got {', '.join(sorted(part.value for part in self.trains))}"
             )
+
+    @property
+    def asks_students(self) -> bool:
+        """Whether the loss is told what the students answer."""
+        return Part.STUDENTS in self.trains

@@ -1,12 +1,11 @@
-"""Examples for training: read as a stream, a new order each epoch, similar lengths together.
+"""Texts for training: a new order each epoch, similar lengths together.
 
-Both stages read through here, from memory or from a file of any size. Only one window of
-examples is in memory at a time; within it the order is random and depends on seed and epoch
-alone, so a resumed run sees what the uninterrupted one would have seen.
+Every stage reads through here, from the tokens on disk. Within a window the order is random and
+depends on seed and epoch alone, so a resumed run sees what the uninterrupted one would have seen.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,52 +13,65 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from fastbert.data.example import Example
 from fastbert.nn.backend import batch_tensors
+from fastbert.tasks.task import Decisions
 from fastbert.text import TextTokenizer
+from fastbert.training.tokens import TokenFile
 
-WINDOW = 32_768  # examples shuffled together
+WINDOW = 32_768  # texts shuffled together
 GROUP = 50  # batches that are sorted by length together
 
 Item = dict[str, Any]
 
 
-class ExampleStream(IterableDataset[Item]):
-    """Encoded examples in training order: `tokens`, the number of the `row`, and its `label`."""
+@dataclass(frozen=True)
+class TrainingTexts:
+    """What a scheme learns from.
+
+    Args:
+        train: All texts, those with labels first.
+        labels: The right answers to the first of them; nothing where no text has one.
+        dev: What the best epoch is chosen on; None keeps the last one.
+        dev_labels: The right answers to all of dev, where they are known.
+    """
+
+    train: TokenFile
+    labels: Decisions | None
+    dev: TokenFile | None
+    dev_labels: Decisions | None
+
+
+class TextStream(IterableDataset[Item]):
+    """Tokens in training order: `tokens`, the number of the `row`, and its `label`."""
 
     def __init__(
         self,
-        read: Callable[[], Iterable[Example]],
-        rows: int,
-        tokenizer: TextTokenizer,
+        tokens: TokenFile,
         *,
         batch_size: int,
         seed: int | None,
-        label_ids: Mapping[str, int] | None = None,
+        labels: Decisions | None = None,
         first_row: int = 0,
     ) -> None:
         """Describe the stream; nothing is read yet.
 
         Args:
-            read: Starts reading from the beginning, once for each epoch.
-            rows: How many examples `read` yields.
-            tokenizer: Turns texts into tokens.
+            tokens: Of all texts.
             batch_size: How many neighbours should be of similar length.
             seed: Of the order; None keeps the order of the source.
-            label_ids: The number of each label; without it labels are not looked at.
-            first_row: The number that the first example gets.
+            labels: Where they are given, only so many texts as there are labels are read.
+            first_row: The number that the first text gets.
         """
-        self.read = read
-        self.rows = rows
-        self.tokenizer = tokenizer
+        self.tokens = tokens
+        self.rows = len(tokens) if labels is None else len(labels)
         self.batch_size = batch_size
         self.seed = seed
-        self.label_ids = label_ids
+        self.labels = labels
         self.first_row = first_row
         self.epoch = 0
 
     def __len__(self) -> int:
-        """Return the number of examples of an epoch."""
+        """Return the number of texts of an epoch."""
         return self.rows
 
     def set_epoch(self, epoch: int) -> None:
@@ -69,28 +81,18 @@ class ExampleStream(IterableDataset[Item]):
     def __iter__(self) -> Iterator[Item]:
         """Yield one epoch."""
         random = None if self.seed is None else np.random.default_rng([self.seed, self.epoch])
-        examples = enumerate(self.read(), self.first_row)
-        while window := self._encode(islice(examples, WINDOW)):
-            if random is None:
-                yield from window
-            else:
-                yield from (window[index] for index in self._order(window, random))
+        for start in range(0, self.rows, WINDOW):
+            lengths = self.tokens.lengths(start, min(start + WINDOW, self.rows))
+            order = np.arange(len(lengths)) if random is None else self._order(lengths, random)
+            yield from map(self._item, (start + order).tolist())
 
-    def _encode(self, examples: Iterable[tuple[int, Example]]) -> list[Item]:
-        rows = list(examples)
-        tokens = self.tokenizer.encode([example.content for _, example in rows])
-        items = [
-            {"row": row, "tokens": encoded} for (row, _), encoded in zip(rows, tokens, strict=True)
-        ]
-        if self.label_ids is not None:
-            for item, (_, example) in zip(items, rows, strict=True):
-                item["label"] = self.label_ids[example.label or ""]
-        return items
+    def _item(self, index: int) -> Item:
+        item = {"row": self.first_row + index, "tokens": self.tokens[index]}
+        return item if self.labels is None else item | {"label": self.labels[index]}
 
-    def _order(self, window: list[Item], random: np.random.Generator) -> np.ndarray:
+    def _order(self, lengths: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Shuffle, sort each group of batches by length, shuffle the batches of each group."""
-        lengths = np.array([len(item["tokens"].ids) for item in window])
-        shuffled = random.permutation(len(window))
+        shuffled = random.permutation(len(lengths))
         order = []
         for start in range(0, len(shuffled), GROUP * self.batch_size):
             group = shuffled[start : start + GROUP * self.batch_size]
@@ -109,7 +111,7 @@ def collator(tokenizer: TextTokenizer) -> Callable[[list[Item]], dict[str, Tenso
         batch = batch_tensors(tokenizer.collate([item["tokens"] for item in items]))
         batch["row"] = torch.tensor([item["row"] for item in items])
         if "label" in items[0]:
-            batch["labels"] = torch.tensor([item["label"] for item in items])
+            batch["labels"] = torch.tensor(np.array([item["label"] for item in items]))
         return batch
 
     return collate
