@@ -1,10 +1,8 @@
 """Every exported backend answers as torch does, in any batch, in any thread."""
 
-import json
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastbert.classifier import FastBertClassifier
-from fastbert.errors import ExportError, FolderError, MissingExtraError
+from fastbert.errors import FolderError, MissingExtraError
 from fastbert.exits.criteria import EntropyCriterion
-from fastbert.folder.export import open_export
-from fastbert.folder.read import open_folder
-from fastbert.runtime import onnx_backend, openvino_backend
 from fastbert.runtime import open as open_module
-from fastbert.runtime.openvino_backend import OpenVinoBackend
 from tests.exported import KINDS
 from tests.tiny_data import examples
 from tests.tiny_folder import SPEEDS, WORDS, save_model
@@ -105,26 +99,6 @@ def test_one_classifier_serves_many_threads(exported: FastBertClassifier) -> Non
     assert [row.label for row in together] == [row.label for row in alone]
 
 
-# Shapes.
-
-
-@given(st.integers(1, 64), st.integers(1, 512), st.sampled_from([("fp32", 4), ("int8", 16)]))
-def test_shapes_are_rounded_up_a_little(
-    folders: dict[str, Path], rows: int, length: int, kind: Any
-) -> None:
-    precision, step = kind
-    backend = OpenVinoBackend(open_export(open_folder(folders[precision]), "openvino"))
-    fitted_rows, fitted_length = backend.fitting(rows, length)
-    assert rows <= fitted_rows <= max(rows * 1.25, rows)
-    assert length <= fitted_length < length + step
-    assert fitted_length % step == 0
-
-
-def test_there_are_few_shapes(folders: dict[str, Path]) -> None:
-    backend = OpenVinoBackend(open_export(open_folder(folders["fp32"]), "openvino"))
-    assert len({backend.fitting(rows, 8)[0] for rows in range(1, 33)}) == 16
-
-
 # Which runtime.
 
 
@@ -160,62 +134,6 @@ def test_what_was_not_exported_cannot_be_asked_for(tmp_path: Path) -> None:
         FastBertClassifier.from_pretrained(folder, workers=0)
 
 
-class NoBf16:
-    def get_property(self, *_: str) -> list[str]:
-        return ["FP32", "INT8"]
-
-
-def test_a_precision_that_the_processor_lacks_is_named(
-    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(openvino_backend, "Core", NoBf16)
-    export = replace(open_export(open_folder(folders["fp32"]), "openvino"), precision="bf16")
-    with pytest.raises(
-        ExportError, match=r"bf16, which this processor does not compute in; .*int8"
-    ):
-        OpenVinoBackend(export)
-
-
-@pytest.fixture
-def of_version_0_1(folders: dict[str, Path], tmp_path: Path) -> Path:
-    """A folder whose manifest says what it said when int8 activations took all 8 bits."""
-    folder = shutil.copytree(folders["int8"], tmp_path / "old")
-    path = folder / "onnx" / "manifest.json"
-    manifest = json.loads(path.read_text())
-    assert manifest.pop("activation_bits") == 7
-    del manifest["sha256"]  # there was none
-    path.write_text(json.dumps(manifest))
-    return folder
-
-
-@pytest.mark.parametrize("runtime", ["onnx", "auto"])
-def test_an_old_int8_export_is_refused_where_its_sums_overflow(
-    of_version_0_1: Path, monkeypatch: pytest.MonkeyPatch, runtime: Any
-) -> None:
-    shutil.rmtree(of_version_0_1 / "openvino")
-    monkeypatch.setattr(onnx_backend, "sums_of_full_range_are_exact", lambda: False)
-    again = f"fastbert export {of_version_0_1} --runtime onnx --precision int8"
-    with pytest.raises(ExportError, match=rf"onnx: its int8 activations .* overflow .*`{again}`"):
-        FastBertClassifier.from_pretrained(of_version_0_1, runtime=runtime)
-
-
-def test_an_old_int8_export_runs_where_its_sums_are_exact(
-    of_version_0_1: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(onnx_backend, "sums_of_full_range_are_exact", lambda: True)
-    classifier = FastBertClassifier.from_pretrained(of_version_0_1, runtime="onnx")
-    assert type(classifier.backend).__name__ == "OnnxBackend"
-
-
-def test_a_new_int8_export_runs_where_old_ones_overflow(
-    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(onnx_backend, "sums_of_full_range_are_exact", lambda: False)
-    classifier = FastBertClassifier.from_pretrained(folders["int8"], runtime="onnx")
-    assert open_export(classifier.folder, "onnx").activation_bits == 7
-    assert classifier.predict(TEXTS[:3])
-
-
 def test_a_missing_runtime_says_what_to_install(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,19 +141,3 @@ def test_a_missing_runtime_says_what_to_install(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'fastbert-kit\[onnx\]'"):
         FastBertClassifier.from_pretrained(folders["fp32"], runtime="onnx")
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("compiled")
-
-
-def test_compiled_models_are_kept_where_asked(folders: dict[str, Path], compiled: Path) -> None:
-    first, second = (
-        FastBertClassifier.from_pretrained(
-            folders["fp32"], runtime="openvino", cache_folder=compiled
-        ).predict_proba(TEXTS[:4], 0.66)
-        for _ in range(2)
-    )
-    assert list(compiled.rglob("*.blob"))
-    assert np.array_equal(first, second)
