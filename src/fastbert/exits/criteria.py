@@ -82,12 +82,11 @@ class Seen:
     def stacked(self) -> Float[np.ndarray, "exits rows classes"]:
         """What all of these exits answered about the rows of the latest, which comes last."""
         running = self.rows[-1]
-        return np.stack(
-            [
-                logits if len(rows) == len(running) else logits[np.searchsorted(rows, running)]
-                for rows, logits in zip(self.rows, self.logits, strict=True)
-            ]
-        )
+        each = [
+            logits if len(rows) == len(running) else logits[np.searchsorted(rows, running)]
+            for rows, logits in zip(self.rows, self.logits, strict=True)
+        ]
+        return np.concatenate(each).reshape(len(each), *self.latest.shape)
 
     def then(
         self,

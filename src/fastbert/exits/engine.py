@@ -105,7 +105,7 @@ class Part:
         """Return the part once an exit has answered, which it ignores unless it watches it."""
         if exit_layer not in self.request.exits:
             return self
-        return replace(self, seen=self.seen.then(exit_layer, self.rows, logits))
+        return Part(self.request, self.rows, self.seen.then(exit_layer, self.rows, logits))
 
     def leaving(self, exit_layer: int) -> Bool[np.ndarray, " rows"]:
         """Return which rows leave at the exit that was just heard: the teacher lets all go."""
@@ -190,25 +190,30 @@ def step(
     """Run to the nearest exit that any request watches, and let go who may leave there.
 
     Returns:
-        Who goes on, None if nobody does, and for each request what the rows that left were
-        answered.
+        Who goes on, None if nobody does, and what those who left were answered: one for each
+        request, or none at all if nobody left.
     """
     exit_layer = min(part.request.next_exit(running.exit_layer) for part in running.parts)
     state, logits = backend.advance(running.state, exit_layer)
-    heard, answered, leaving = [], [], []
-    for part, own in _by_part(running.parts, logits):
-        part = part.hear(exit_layer, own)
-        left = part.leaving(exit_layer)
-        answered.append(Answered(part.request, part.rows[left], own[left], exit_layer))
-        heard.append(replace(part, rows=part.rows[~left]))
-        leaving.append(left)
-    staying = np.flatnonzero(~np.concatenate(leaving))
-    if not len(staying):
+    each = list(_by_part(running.parts, logits))
+    parts = [part.hear(exit_layer, own) for part, own in each]
+    leaving = [part.leaving(exit_layer) for part in parts]
+    left = leaving[0] if len(leaving) == 1 else np.concatenate(leaving)
+    if len(left) and not left.any():
+        return RunningRows(exit_layer, state, tuple(parts)), []
+    answered = [
+        Answered(part.request, part.rows[gone], own[gone], exit_layer)
+        for (part, own), gone in zip(each, leaving, strict=True)
+    ]
+    if left.all():
         return None, answered
-    if len(staying) < len(logits):
-        state = backend.keep(state, staying)
-    parts = tuple(part for part in heard if len(part.rows))
-    return RunningRows(exit_layer, state, parts), answered
+    state = backend.keep(state, np.flatnonzero(~left))
+    staying = tuple(
+        replace(part, rows=part.rows[~gone])
+        for part, gone in zip(parts, leaving, strict=True)
+        if not gone.all()
+    )
+    return RunningRows(exit_layer, state, staying), answered
 
 
 def merge(
