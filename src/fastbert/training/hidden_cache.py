@@ -33,7 +33,7 @@ class HiddenCache:
     def __init__(
         self,
         hidden: Float[np.ndarray, "tokens students width"],
-        logits: Float[np.ndarray, "rows classes"],
+        logits: Float[np.ndarray, "rows outputs"],
         offsets: Int[np.ndarray, " rows_and_end"],
     ) -> None:
         """Wrap the arrays: row r owns the tokens from `offsets[r]` to `offsets[r + 1]`."""
@@ -72,7 +72,7 @@ class HiddenCache:
         shape = (int(offsets[-1]), model.num_exits - 1, model.backbone.hidden_size)
         _reserve(folder / HIDDEN, shape)
         hidden = np.lib.format.open_memmap(folder / HIDDEN, mode="r+")
-        logits = np.empty((len(lengths), len(model.labels)), np.float32)
+        logits = np.empty((len(lengths), model.task.outputs), np.float32)
         progress, done = Progress("hidden states", len(lengths), "row"), 0
         for batch in batches:
             tokens = {name: tensor for name, tensor in batch.items() if name != "row"}

@@ -59,7 +59,7 @@ def paper(
             partial(supervised, label_smoothing=label_smoothing),
             fine_tuning,
             needs_labels=True,
-            best_by="accuracy",
+            best_by="metric",
         ),
         Stage(
             "students",

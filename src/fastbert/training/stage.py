@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -105,13 +106,11 @@ class Lesson:
             does not train students.
         labels: The right answers, where the stage needs labels.
         objective: The losses of the task.
-        progress: The share of the stage's steps that are done, from 0 to 1.
     """
 
-    exits: Float[Tensor, "exits rows classes"]
+    exits: Float[Tensor, "exits rows outputs"]
     labels: Tensor | None
     objective: TorchTask
-    progress: float
 
 
 Loss = Callable[[Lesson], Tensor]
@@ -127,7 +126,7 @@ class Stage:
         loss: What is minimised, for a batch.
         settings: Epochs, learning rate and the like.
         needs_labels: Whether it reads the labelled texts alone, and their labels.
-        best_by: `loss`, where low is best, or a metric, where high is best.
+        best_by: `loss`, where low is best, or the first `metric` of the task, where high is best.
         cache_hidden_states: Run the backbone once and keep what the students read on disk.
 
     Raises:
@@ -139,7 +138,7 @@ class Stage:
     loss: Loss
     settings: StageSettings
     needs_labels: bool
-    best_by: str = "loss"
+    best_by: Literal["loss", "metric"] = "loss"
     cache_hidden_states: bool = False
 
     def __post_init__(self) -> None:

@@ -48,7 +48,7 @@ class Trainee(nn.Module):
 
     def forward(
         self, row: Tensor, attention_mask: Tensor, **tokens: Tensor
-    ) -> Float[Tensor, "exits rows classes"]:
+    ) -> Float[Tensor, "exits rows outputs"]:
         """Return the logits of all exits, or of the teacher alone where no student learns."""
         model = self.model
         if not self.asks_students:

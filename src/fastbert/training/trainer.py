@@ -72,8 +72,7 @@ class StageTrainer(Trainer):
         self, model: nn.Module, labels: Tensor | None = None, **inputs: Tensor
     ) -> tuple[Tensor, Tensor]:
         exits = model(**inputs)
-        progress = self.state.global_step / max(self.state.max_steps, 1)
-        return self.stage.loss(Lesson(exits, labels, self.objective, progress)), exits.float()
+        return self.stage.loss(Lesson(exits, labels, self.objective)), exits.float()
 
 
 def run_stage(
@@ -109,16 +108,17 @@ def run_stage(
     if stage.cache_hidden_states:
         streams = [train] if dev is None else [train, dev]
         trainee.cache = _cache(model, tokenizer, streams, folder, stage.settings)
+    best_by = "loss" if stage.best_by == "loss" else next(iter(model.task.metrics))
     trainer = StageTrainer(
         stage=stage,
         task=model.task,
         model=trainee,
-        args=_arguments(stage.settings, folder, stage.best_by if dev else None),
+        args=_arguments(stage.settings, folder, best_by if dev else None),
         train_dataset=train,
         eval_dataset=dev,
         data_collator=collator(tokenizer),
         callbacks=[
-            StageProgress(stage.name, stage.best_by),
+            StageProgress(stage.name, best_by),
             StopOnBrokenLoss(stage.name),
             CheckpointWriter(stage.settings.checkpoint_steps),
         ],
