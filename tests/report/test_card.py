@@ -66,6 +66,15 @@ def card(folder: Path, config: EarlyExitConfig, split: str = "dev") -> str:
     return " ".join((folder / "README.md").read_text(encoding="utf-8").split())
 
 
+@pytest.mark.parametrize(("timed", "told"), [(1234, ""), (500, ", on 500 of the texts")])
+def test_the_card_says_how_many_texts_were_timed_where_not_all_were(
+    timed: int, told: str, tmp_path: Path
+) -> None:
+    rows = [entry | {"rows_per_second": timed / entry["seconds"]} for entry in TRAINED.evaluation]
+    text = card(tmp_path, replace(TRAINED, evaluation=rows))
+    assert f"speed 0 of the same run{told}: batches of 32" in text
+
+
 def test_the_table_compares_each_speed_with_speed_0(tmp_path: Path) -> None:
     text = card(tmp_path, TRAINED)
     assert "| speed 0 | 91.00% | 86.00% | 4.00 of 4 | 0.97x | 1.00x | 1.00x |" in text
