@@ -46,8 +46,8 @@ SLOWEST = (
     "tests/calibration/test_solve.py",
     "tests/runtime/test_backends.py",
     "tests/report/test_page.py",
-    "tests/training/test_stage.py",
-    "tests/training/test_distill.py",
+    "tests/training/test_trainer.py",
+    "tests/training/test_hidden_cache.py",
 )
 
 

@@ -4,15 +4,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fastbert.data.example import Example
 from fastbert.nn.model import FastBertModel
 from fastbert.recipes.outcome import known_truth
+from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer
 from fastbert.training.scheme import paper
 from fastbert.training.stage import StageSettings
 from fastbert.training.stream import TrainingTexts
 from fastbert.training.tokens import TokenFile
 from fastbert.training.trainer import run_stage
+from tests.tiny import tiny_classifier
+from tests.tiny_data import LABELS, examples
+
+SHAPE = StudentShape("first", 8, 2)
+SETTINGS = StageSettings(epochs=2, learning_rate=1e-2, batch_size=8, bf16=False)
+
+
+def fresh_model() -> FastBertModel:
+    """Return a model with random weights, the same every time."""
+    torch.manual_seed(0)
+    names = dict(enumerate(LABELS))
+    labels = {label: index for index, label in names.items()}
+    return FastBertModel(tiny_classifier("bert", id2label=names, label2id=labels), SHAPE)
 
 
 def texts_of(
@@ -66,3 +82,11 @@ def distill(
     return run_stage(
         stage, model, tokenizer, texts_of(model, tokenizer, train, dev, folder), folder
     )
+
+
+def distill_some(
+    model: FastBertModel, tokenizer: TextTokenizer, folder: Path, *, cache: bool = False
+) -> None:
+    """Distil the students of a model from forty texts, with ten for dev."""
+    dev = examples(10, seed=1)
+    distill(model, tokenizer, examples(40), dev, folder, SETTINGS, cache_hidden_states=cache)

@@ -1,73 +1,64 @@
-"""Running a stage: accumulated batches."""
+"""A stage refuses what would train nothing, and knows whether students are asked."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from fastbert.nn import heads
-from fastbert.nn.model import FastBertModel
-from fastbert.shape import StudentShape
-from fastbert.text import TextTokenizer
-from fastbert.training.callbacks import StopOnBrokenLoss
-from fastbert.training.stage import StageSettings
-from tests.tiny import tiny_classifier
-from tests.tiny_data import LABELS, examples, tiny_tokenizer
-from tests.training.learning import distill, fine_tune
+from fastbert.training import stage as stage_module
+from fastbert.training.stage import Lesson, Part, Stage, StageSettings
 
-WITHOUT_DROPOUT = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
+SETTINGS = StageSettings(epochs=1, learning_rate=1e-3)
 
 
-@pytest.fixture
-def tokenizer(tmp_path: Path) -> TextTokenizer:
-    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
-    return TextTokenizer.from_folder(tmp_path / "tokenizer", 16)
+def none(_: Lesson) -> torch.Tensor:
+    raise AssertionError("nothing is trained here")
 
 
-def one_step(
-    stage: str,
-    tokenizer: TextTokenizer,
-    folder: Path,
-    rows: int,
-    settings: StageSettings,
-    label_smoothing: float,
-) -> dict[str, float]:
-    """Train one epoch of one step, without dropout; return what was logged of it."""
-    logged: dict[str, float] = {}
-    texts = examples(rows)
-    torch.manual_seed(0)
-    names = dict(enumerate(LABELS))
-    numbers = {label: number for number, label in names.items()}
-    teacher = tiny_classifier("bert", id2label=names, label2id=numbers, **WITHOUT_DROPOUT)
-    model = FastBertModel(teacher, StudentShape("first", 8, 2))
-
-    def note(_self: object, _args: Any, _state: Any, _control: Any, **kwargs: Any) -> None:
-        logged.update(kwargs["logs"])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StopOnBrokenLoss, "on_log", note)
-        patch.setattr(heads, "ATTENTION_DROPOUT", 0.0)
-        if stage == "teacher":
-            fine_tune(model, tokenizer, texts, texts[:1], folder, settings, label_smoothing)
-        else:
-            distill(model, tokenizer, texts, [], folder, settings)
-    return logged
+def stage(*parts: Part, **options: Any) -> Stage:
+    return Stage("some", frozenset(parts), none, SETTINGS, needs_labels=False, **options)
 
 
 @pytest.mark.parametrize(
-    ("stage", "label_smoothing", "rows"),
-    # Of 6 rows the last accumulation is incomplete.
-    [("teacher", 0.0, 8), ("teacher", 0.0, 6), ("teacher", 0.1, 6), ("students", 0.0, 6)],
+    "name", ["epochs", "batch_size", "gradient_accumulation", "checkpoint_steps"]
 )
-def test_accumulated_batches_make_the_step_of_one_large_batch(
-    stage: str, label_smoothing: float, rows: int, tokenizer: TextTokenizer, tmp_path: Path
+def test_counts_start_at_one(name: str) -> None:
+    least: dict[str, Any] = {name: 1}
+    too_few: dict[str, Any] = {name: 0}
+    replace(SETTINGS, **least)
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        replace(SETTINGS, **too_few)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1e-3, float("nan")])
+def test_a_learning_rate_that_learns_nothing_is_refused(rate: float) -> None:
+    with pytest.raises(ValueError, match="learning_rate must be above 0, got"):
+        replace(SETTINGS, learning_rate=rate)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_is_what_was_asked_for_or_what_the_machine_is_fast_at(
+    native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = StageSettings(epochs=1, learning_rate=1e-3, batch_size=8, warmup=0.0, bf16=False)
-    parts = replace(whole, batch_size=2, gradient_accumulation=4)
-    accumulated = one_step(stage, tokenizer, tmp_path / "parts", rows, parts, label_smoothing)
-    at_once = one_step(stage, tokenizer, tmp_path / "whole", rows, whole, label_smoothing)
-    # The weights after it would tell less: Adam takes a step of the same size for any scale.
-    assert accumulated["loss"] == pytest.approx(at_once["loss"], rel=1e-4)
-    assert accumulated["grad_norm"] == pytest.approx(at_once["grad_norm"], rel=1e-4)
+    monkeypatch.setattr(stage_module, "has_native_bf16", lambda: native)
+    computed = [replace(SETTINGS, bf16=asked).computes_bf16 for asked in (None, True, False)]
+    assert computed == [native, True, False]
+
+
+def test_a_stage_that_trains_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="some: trains must name a part of the model, got none"):
+        stage()
+
+
+@pytest.mark.parametrize("parts", [(Part.TEACHER,), (Part.STUDENTS, Part.BACKBONE)])
+def test_hidden_states_that_change_are_not_cached(parts: tuple[Part, ...]) -> None:
+    got = ", ".join(sorted(part.value for part in parts))
+    with pytest.raises(ValueError, match=f"some: hidden states .* nothing but .*, got {got}$"):
+        stage(*parts, cache_hidden_states=True)
+    assert stage(Part.STUDENTS, cache_hidden_states=True).cache_hidden_states
+
+
+def test_students_are_asked_where_they_learn() -> None:
+    assert stage(Part.STUDENTS, Part.TEACHER).asks_students
+    assert not stage(Part.BACKBONE, Part.TEACHER).asks_students

@@ -11,15 +11,9 @@ from fastbert.text import TextTokenizer
 from fastbert.training import stream as training_stream
 from fastbert.training.stream import TextStream, collator
 from fastbert.training.tokens import TokenFile
-from tests.tiny_data import examples, tiny_tokenizer
+from tests.tiny_data import examples
 
 ROWS, BATCH = 103, 8
-
-
-@pytest.fixture
-def tokenizer(tmp_path: Path) -> TextTokenizer:
-    tiny_tokenizer().save_pretrained(tmp_path)
-    return TextTokenizer.from_folder(tmp_path, 16)
 
 
 @pytest.fixture

@@ -7,15 +7,9 @@ import pytest
 from fastbert.text import TextTokenizer
 from fastbert.training import tokens as tokens_module
 from fastbert.training.tokens import TokenFile
-from tests.tiny_data import examples, tiny_tokenizer
+from tests.tiny_data import examples
 
 TEXTS = [(row.text, "word1 word2") for row in examples(23)]
-
-
-@pytest.fixture
-def tokenizer(tmp_path: Path) -> TextTokenizer:
-    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
-    return TextTokenizer.from_folder(tmp_path / "tokenizer", 16)
 
 
 def test_every_row_is_what_the_tokenizer_says(
