@@ -35,6 +35,7 @@ from fastbert.export import int8
 from fastbert.export.export import _write_pieces, traced
 from fastbert.folder.export import Export
 from fastbert.folder.read import open_folder
+from fastbert.running import Running
 from fastbert.runtime import openvino_backend
 from fastbert.runtime.onnx_backend import OnnxSegment, join
 from fastbert.runtime.openvino_backend import OpenVinoBackend
@@ -307,10 +308,10 @@ def in_openvino(pieces: list[ModelProto], model: Path, rounds: int) -> dict[str,
             export = Export(Path(folder, precision), "openvino", precision, len(pieces) - 1)
             export.path.mkdir()
             _write_pieces(pieces, export)
-            backends[f"OpenVINO {precision}"] = OpenVinoBackend(export, threads=1)
+            backends[f"OpenVINO {precision}"] = OpenVinoBackend(export, Running(threads=1))
         with patch.object(openvino_backend, "rounds_by_itself", return_value=False):
             name = "OpenVINO int8, rounded in the graph"
-            backends[name] = OpenVinoBackend(export, threads=1)
+            backends[name] = OpenVinoBackend(export, Running(threads=1))
         found: dict[str, dict[str, Any]] = {name: {} for name in backends}
         for rows, length in TOKENS:
             hidden = np.random.default_rng(0).normal(size=(rows, length, 384)).astype(np.float32)

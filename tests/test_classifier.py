@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForSequenceClassification
 
 from fastbert.calibration.goal import Goal, GoalOptions
-from fastbert.classifier import FastBertClassifier, Prediction
+from fastbert.classifier import FastBertClassifier
 from fastbert.errors import BackboneError, CalibrationError, FolderError
 from fastbert.exits.criteria import (
     EntropyCriterion,
@@ -42,6 +42,7 @@ from fastbert.folder.write import seal
 from fastbert.nn import backend as backend_module
 from fastbert.nn.backend import TorchBackend, batch_tensors
 from fastbert.nn.model import FastBertModel
+from fastbert.tasks.single_label import Prediction
 from fastbert.text import TextTokenizer
 from tests.folder.folders import killed_between_renames
 from tests.tiny import FAMILIES
@@ -238,7 +239,7 @@ def test_what_is_not_a_folder_is_fetched_for_the_runtime_that_shall_run_it(
         asked.extend(arguments)
         return classifier.folder.path
 
-    monkeypatch.setattr("fastbert.classifier.fetch_folder", fetch)
+    monkeypatch.setattr("fastbert.opening.fetch_folder", fetch)
     FastBertClassifier.from_pretrained("me/reviews", revision="v1", token="secret", device=device)
     assert asked == ["me/reviews", "v1", "secret", runtime]
 
@@ -334,13 +335,13 @@ def test_workers_stay_and_are_only_a_few_batches_ahead(
     tokens = classifier.encode([example.text for example in examples(40, seed=5)])
     for _ in range(3):
         taken = 0
-        for rows, total in several._each_batch(tokens, 1, answer):
+        for rows, total in several._answering.answered(several.batches(tokens, 1), answer):
             taken += 1
             assert total == tokens[rows[0]].ids.sum()
             assert len(collated) % 40 <= taken + 2 * 3 or len(collated) % 40 == 0
         assert taken == 40
     assert len(threads) <= 3
-    given_up = several._each_batch(tokens, 1, answer)
+    given_up = several._answering.answered(several.batches(tokens, 1), answer)
     next(iter(given_up))
     assert len(collated) <= 3 * 40 + 2 * 3
 

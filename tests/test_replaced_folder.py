@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastbert import classifier as classifier_module
+from fastbert import opening
 from fastbert.classifier import FastBertClassifier
 from fastbert.errors import FolderError
 from fastbert.exits.criteria import EntropyCriterion, ThresholdCriterion
@@ -129,7 +129,7 @@ def test_a_folder_replaced_while_it_is_loaded_gives_one_model_or_an_error(
         replaced(served, models[1])
         return opened
 
-    monkeypatch.setattr(classifier_module, "open_folder", and_then_replaced)
+    monkeypatch.setattr(opening, "open_folder", and_then_replaced)
     if runtime == "torch":
         classifier = FastBertClassifier.from_pretrained(served, runtime=runtime, threads=1)
         assert same(everything(classifier), old)

@@ -19,10 +19,11 @@ from fastbert.errors import (
 )
 
 if TYPE_CHECKING:
+    from fastbert.bulk.files import predict_file
     from fastbert.calibration.goal import Goal
     from fastbert.calibration.points import OperatingPoint
     from fastbert.calibration.solve import Calibration
-    from fastbert.classifier import FastBertClassifier, Prediction
+    from fastbert.classifier import FastBertClassifier
     from fastbert.data.example import Columns, Example
     from fastbert.data.read import load_examples
     from fastbert.evaluation import Evaluation, evaluate
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from fastbert.recipes.run import StudentSettings
     from fastbert.recipes.train import train
     from fastbert.shape import StudentShape
+    from fastbert.tasks.single_label import Prediction
     from fastbert.training.stage import StageSettings
 
     __version__: str
@@ -42,13 +44,14 @@ _LOADED_WHEN_ASKED = {
     "FastBertClassifier": "fastbert.classifier",
     "Goal": "fastbert.calibration.goal",
     "OperatingPoint": "fastbert.calibration.points",
-    "Prediction": "fastbert.classifier",
+    "Prediction": "fastbert.tasks.single_label",
     "StageSettings": "fastbert.training.stage",
     "StudentSettings": "fastbert.recipes.run",
     "StudentShape": "fastbert.shape",
     "distill": "fastbert.recipes.distill",
     "evaluate": "fastbert.evaluation",
     "load_examples": "fastbert.data.read",
+    "predict_file": "fastbert.bulk.files",
     "train": "fastbert.recipes.train",
 }
 
@@ -76,6 +79,7 @@ __all__ = [
     "distill",
     "evaluate",
     "load_examples",
+    "predict_file",
     "train",
 ]
 

@@ -31,11 +31,13 @@ from rich.console import Console
 from rich.table import Table
 
 from fastbert.bench.timing import median_ratio, time_rounds
-from fastbert.classifier import FastBertClassifier, Speed, Text
+from fastbert.classifier import FastBertClassifier, Speed
 from fastbert.data.example import Columns, Example
 from fastbert.data.read import read_examples
 from fastbert.errors import DataError, FolderError, MissingExtraError, TrainingError
 from fastbert.files.disk import hash_of_file
+from fastbert.files.whole_file import whole_file
+from fastbert.text import Text
 
 OPENING_WORDS = 10  # of a story: as many as a headline and two cores make fast
 PAIR_LENGTH, OWN_LENGTH = 32, 64  # tokens: of a headline with an opening, and of one's own texts
@@ -197,9 +199,11 @@ def _write(splits: Iterable[Sequence[Example]], output: Path, data: Path | None)
         raise TrainingError(f"{stopped}: holds a stopped demo on other texts; delete it")
     folder.mkdir(parents=True, exist_ok=True)
     for path, content in contents.items():
-        path.write_bytes(content)
+        with whole_file(path) as file:
+            file.write(content)
     hashes = {path.name: hash_of_file(path) for path in contents}
-    (folder / SPLIT_FILE).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+    with whole_file(folder / SPLIT_FILE) as file:
+        file.write(json.dumps(hashes, indent=1).encode())
     return list(contents)
 
 

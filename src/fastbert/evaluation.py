@@ -14,7 +14,7 @@ from fastbert.calibration.answerer import PartTimes
 from fastbert.calibration.drift import Drift, compare
 from fastbert.calibration.goal import Goal
 from fastbert.calibration.points import OperatingPoint
-from fastbert.classifier import FastBertClassifier, Text
+from fastbert.classifier import FastBertClassifier
 from fastbert.data.example import Example
 from fastbert.exits.criteria import (
     EntropyCriterion,
@@ -27,6 +27,7 @@ from fastbert.processor import processor_name
 from fastbert.shape import ModelShape
 from fastbert.tasks.metrics import scores
 from fastbert.tasks.task import Decisions, Task
+from fastbert.text import Text
 
 TIMED_TEXTS, REPEATS = 50, 3
 DRIFT_TEXTS = 2_000  # that run every layer, to see whether they still behave as calibrated

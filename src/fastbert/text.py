@@ -25,6 +25,9 @@ from fastbert.files.open_file import OpenFile
 
 # The classes of transformers that give segment ids unless the folder says otherwise. ALBERT's is
 # not among them: since version 5 it gives none.
+Text = str | tuple[str, str]
+"""A text, or a pair of them."""
+
 _CLASSES_WITH_SEGMENTS = frozenset(
     {"BertTokenizer", "DebertaTokenizer", "DebertaV2Tokenizer", "ElectraTokenizer"}
 )
@@ -134,7 +137,7 @@ class TextTokenizer:
         """Return the rows an embedding matrix needs: the largest token id plus 1."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
-    def encode(self, texts: Sequence[str | tuple[str, str]]) -> list[Tokens]:
+    def encode(self, texts: Sequence[Text]) -> list[Tokens]:
         """Return the tokens of each text or pair, truncated, in the order given.
 
         Raises:

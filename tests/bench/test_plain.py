@@ -14,8 +14,9 @@ from fastbert.bench.contenders import Contender
 from fastbert.bench.graph import save_plain_graph
 from fastbert.bench.plain import PIPELINE, plain_contenders
 from fastbert.bench.results import Failure
-from fastbert.classifier import FastBertClassifier, Text
+from fastbert.classifier import FastBertClassifier
 from fastbert.folder.read import ModelFolder
+from fastbert.text import Text
 from tests.bench import models
 from tests.bench.models import varied_folder
 

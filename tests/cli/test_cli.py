@@ -22,7 +22,7 @@ from rich.console import Console
 from fastbert import demo, evaluation
 from fastbert.calibration.goal import Goal
 from fastbert.classifier import FastBertClassifier
-from fastbert.cli import commands, tables
+from fastbert.cli import answering, learning, tables
 from fastbert.cli.run import run
 from fastbert.data.example import Columns, Example
 from fastbert.errors import DataError, FolderError, TrainingError
@@ -163,10 +163,10 @@ def test_the_defaults_in_help_are_those_of_the_library() -> None:
         "unlabeled": library["unlabeled"],
     }
     required = dict.fromkeys(("checkpoint", "texts", "dev", "model", "output"), inspect._empty)
-    for command, own in ((commands.train, train), (commands.distill, distill)):
+    for command, own in ((learning.train, train), (learning.distill, distill)):
         shown = defaults(command)
         assert shown == {name: (expected | own | required)[name] for name in shown}
-    assert defaults(commands.predict)["id_column"] == Columns().id
+    assert defaults(answering.predict)["id_column"] == Columns().id
 
 
 @pytest.mark.parametrize(
@@ -674,14 +674,14 @@ def test_an_id_is_given_back_where_it_is_json_and_else_counted(
 def test_an_answer_that_is_no_number_is_an_error_and_never_nan(
     trained: Trained, texts: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    answer = FastBertClassifier.predict
+    answer = FastBertClassifier.classify
 
     def broken(self: FastBertClassifier, *arguments: Any, **options: Any) -> Any:
-        first, *others = answer(self, *arguments, **options)
-        nan = replace(first, probabilities=dict.fromkeys(first.probabilities, float("nan")))
-        return [nan, *others]
+        result = answer(self, *arguments, **options)
+        result.logits[0] = float("nan")
+        return result
 
-    monkeypatch.setattr(FastBertClassifier, "predict", broken)
+    monkeypatch.setattr(FastBertClassifier, "classify", broken)
     assert run(["predict", trained.folder, str(texts)]) == 1
     shown = capsys.readouterr()
     first, *others = shown.out.splitlines()
@@ -779,7 +779,7 @@ def test_an_interrupted_prediction_leaves_the_output_as_it_was(
     capsys: Capture,
 ) -> None:
     output.write_text("earlier\n")
-    monkeypatch.setattr(FastBertClassifier, "predict", _interrupt)
+    monkeypatch.setattr(FastBertClassifier, "classify", _interrupt)
     assert run(["predict", trained.folder, str(texts), "--output", str(output)]) == 130
     assert only_line(capsys.readouterr().err) == "interrupted"
     assert output.read_text() == "earlier\n"
@@ -794,15 +794,15 @@ def test_of_two_predictions_into_one_file_each_is_whole(
     files = [write_csv(tmp_path / f"{rows}.csv", examples(rows, seed=rows)) for rows in (9, 13)]
     predict = ["predict", trained.folder, "--output", str(output), str(files[0])]
     other, ended = ["predict", trained.folder, "--output", str(output), str(files[1])], []
-    answer = FastBertClassifier.predict
+    answer = FastBertClassifier.classify
 
     def meanwhile(self: FastBertClassifier, *arguments: Any, **options: Any) -> Any:
-        monkeypatch.setattr(FastBertClassifier, "predict", answer)
+        monkeypatch.setattr(FastBertClassifier, "classify", answer)
         ended.append(run(other))  # from start to end, while the first is at work
         ended.append(len(answers(output.read_text("utf-8"))))
         return answer(self, *arguments, **options)
 
-    monkeypatch.setattr(FastBertClassifier, "predict", meanwhile)
+    monkeypatch.setattr(FastBertClassifier, "classify", meanwhile)
     assert run(predict) == 0
     assert ended == [0, 13]
     assert len(answers(output.read_text("utf-8"))) == 9

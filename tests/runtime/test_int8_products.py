@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from openvino import opset13 as operators
 
 from fastbert.folder.export import Export
+from fastbert.running import Running
 from fastbert.runtime import openvino_backend
 from fastbert.runtime.onnx_backend import sums_of_full_range_are_exact
 from fastbert.runtime.openvino_backend import OpenVinoBackend
@@ -52,7 +53,7 @@ def test_int8_in_openvino_rounds_activations_on_every_processor(
     weights = random.integers(-127, 128, (WIDTH, OUT)).astype(np.int8)
     tokens = random.normal(size=(2, 3, WIDTH)).astype(np.float32)
     tokens[1, 2] = 0  # padding
-    segment = OpenVinoBackend(one_layer(tmp_path, weights), threads=1).make_segment(0, 1)
+    segment = OpenVinoBackend(one_layer(tmp_path, weights), Running(threads=1)).make_segment(0, 1)
     _, products = segment({"hidden": -tokens})
     matrix = weights * 0.5
     np.testing.assert_allclose(products, rounded_to_int8(tokens) @ matrix, atol=1e-3)

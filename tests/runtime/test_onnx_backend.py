@@ -14,6 +14,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from fastbert.classifier import FastBertClassifier
 from fastbert.errors import ExportError, FolderError
 from fastbert.folder.export import Export, open_export
+from fastbert.running import Running
 from fastbert.runtime import onnx_backend
 from fastbert.runtime.onnx_backend import OnnxBackend, join, leading_to
 from tests.tiny_data import examples
@@ -88,7 +89,7 @@ def test_what_a_branch_reads_leads_to_its_outputs() -> None:
 def test_a_graph_that_cannot_be_read_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
     path = shutil.copytree(folders["fp32"] / "onnx", tmp_path / "onnx")
     (path / "layer_02.onnx").write_bytes(b"<net")
-    backend = OnnxBackend(Export(path, "onnx", "fp32", 4).opened(), threads=1)
+    backend = OnnxBackend(Export(path, "onnx", "fp32", 4).opened(), Running(threads=1))
     backend.make_segment(0, 1)  # reads no second layer
     with pytest.raises(FolderError, match=r"layer_02\.onnx: cannot be read as ONNX"):
         backend.make_segment(1, 2)
@@ -97,7 +98,7 @@ def test_a_graph_that_cannot_be_read_is_named(folders: dict[str, Path], tmp_path
 def test_a_file_with_too_few_weights_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
     path = shutil.copytree(folders["fp32"] / "onnx", tmp_path / "onnx")
     os.truncate(path / "layer_03.bin", 1_000)
-    backend = OnnxBackend(Export(path, "onnx", "fp32", 4).opened(), threads=1)
+    backend = OnnxBackend(Export(path, "onnx", "fp32", 4).opened(), Running(threads=1))
     with pytest.raises(FolderError, match=r"layer_03\.onnx: lacks weights"):
         backend.make_segment(2, 4)
 

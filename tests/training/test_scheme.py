@@ -18,7 +18,7 @@ OBJECTIVE = objective_of(SingleLabel(("a", "b", "c")))
 
 def lesson(labels: Any = None) -> Lesson:
     logits = np.random.default_rng(2).normal(size=(EXITS, ROWS, CLASSES))
-    return Lesson(torch.tensor(logits, requires_grad=True), labels, OBJECTIVE, 0.5)
+    return Lesson(torch.tensor(logits, requires_grad=True), labels, OBJECTIVE)
 
 
 def test_first_the_backbone_and_the_teacher_learn_then_the_students() -> None:

@@ -20,7 +20,7 @@ from jaxtyping import Int
 
 from fastbert.bench.results import Failure
 from fastbert.calibration.goal import Goal
-from fastbert.classifier import FastBertClassifier, Text
+from fastbert.classifier import FastBertClassifier
 from fastbert.errors import FastBertError
 from fastbert.exits.criteria import EntropyCriterion, ExitCriterion
 from fastbert.folder.export import has_export, open_export
@@ -29,6 +29,7 @@ from fastbert.folder.write import copy_folder
 from fastbert.running import PRECISIONS as EXPORTED_PRECISIONS
 from fastbert.running import Precision, Runtime
 from fastbert.tasks.task import Decisions
+from fastbert.text import Text
 
 logger = logging.getLogger(__name__)
 

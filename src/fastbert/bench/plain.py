@@ -21,10 +21,9 @@ from jaxtyping import Float
 
 from fastbert.bench.contenders import Answers, Contender, installed, left_out_if_it_fails
 from fastbert.bench.results import Failure
-from fastbert.classifier import Text
 from fastbert.folder.read import ModelFolder
 from fastbert.tasks.task import Task
-from fastbert.text import TextTokenizer, batches_of_similar_length
+from fastbert.text import Text, TextTokenizer, batches_of_similar_length
 
 logger = logging.getLogger(__name__)
 

@@ -28,13 +28,13 @@ from fastbert.bench.peak import measure_rates
 from fastbert.bench.plain import PIPELINE, plain_contenders
 from fastbert.bench.results import Bench, Failure, Measurement, Ratio
 from fastbert.bench.timing import latency, layer_bound, median_ratio, time_items, time_rounds
-from fastbert.classifier import Text
 from fastbert.data.example import Example
 from fastbert.errors import ExportError
 from fastbert.folder.read import ModelFolder
 from fastbert.system import versions
 from fastbert.tasks.metrics import agreement
 from fastbert.tasks.task import Decisions, Task
+from fastbert.text import Text
 
 logger = logging.getLogger(__name__)
 

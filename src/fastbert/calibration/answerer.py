@@ -9,7 +9,7 @@ class Answerer:
 
     Args:
         runtime: `torch`, `openvino` or `onnx`.
-        precision: `fp32`, `bf16` or `int8`.
+        precision: `fp32`, `bf16`, `int8` or, of torch, `fp16`.
     """
 
     runtime: str = "torch"

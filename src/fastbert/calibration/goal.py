@@ -1,9 +1,8 @@
 """The goal that a speed is chosen for."""
 
 from dataclasses import dataclass, fields
+from math import inf
 from typing import Literal, TypedDict, get_args
-
-import numpy as np
 
 Metric = Literal["accuracy", "f1", "agreement"]
 AGREEMENT = "agreement"  # with the full model: the metric that needs no labels
@@ -72,7 +71,7 @@ class Goal:
         for name in ("max_drop", "confidence", "saving"):
             _check_range(name, getattr(self, name), 1.0)
         for name in ("min_speedup", "max_mean_layers", "max_flops", "latency_ms"):
-            _check_range(name, getattr(self, name), np.inf)
+            _check_range(name, getattr(self, name), inf)
         if self.confidence is not None and not (0 < self.confidence < 1 and self.max_drop):
             raise ValueError("confidence must lie between 0 and 1, and max_drop be more than 0")
 

@@ -15,7 +15,8 @@ from typing import NoReturn
 
 import typer
 
-from fastbert.cli.commands import InterruptedRunError, app
+from fastbert.cli.app import app
+from fastbert.cli.learning import InterruptedRunError
 from fastbert.errors import BackboneError, DataError, FastBertError, FolderError
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130

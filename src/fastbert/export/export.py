@@ -16,7 +16,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
-from fastbert.classifier import FastBertClassifier, Text
+from fastbert.classifier import FastBertClassifier
 from fastbert.errors import ExportError
 from fastbert.exits.criteria import Measure
 from fastbert.exits.measures import Entropy, measure_to_json
@@ -41,6 +41,7 @@ from fastbert.nn.backend import TorchBackend
 from fastbert.nn.model import FastBertModel
 from fastbert.running import PRECISIONS, Precision, Runtime
 from fastbert.runtime.open import open_backend
+from fastbert.text import Text
 
 COMPARED_TEXTS = 1_000
 PACKAGES = ("fastbert-kit", "torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf")

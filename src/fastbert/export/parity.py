@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from fastbert.classifier import FastBertClassifier, Text
+from fastbert.classifier import FastBertClassifier
 from fastbert.errors import ExportError
 from fastbert.exits.criteria import (
     EntropyCriterion,
@@ -19,6 +19,7 @@ from fastbert.folder.calibration import can_solve_goals
 from fastbert.folder.export import Parity
 from fastbert.running import Precision
 from fastbert.tasks.task import Task
+from fastbert.text import Text
 
 UNCALIBRATED_SPEED = 0.5  # at which exits are compared where the default runs every layer
 NEAR = 1e-4  # of a threshold: rounding may fall to either side

@@ -11,18 +11,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
-from fastbert.calibration.answerer import TIMED_PARTS, Answerer, PartTimes
-from fastbert.calibration.goal import DEFAULT_GOAL, Goal
+from fastbert.calibration.answerer import TIMED_PARTS, TORCH, Answerer, PartTimes
+from fastbert.calibration.goal import DEFAULT_GOAL, Goal, GoalOptions
 from fastbert.calibration.points import OperatingPoint
 from fastbert.calibration.solve import Calibration
 from fastbert.errors import CalibrationError, FolderError
-from fastbert.exits.criteria import Measure
+from fastbert.exits.criteria import EntropyCriterion, ExitCriterion, Measure, ThresholdCriterion
 from fastbert.exits.measures import MEASURES, measure_from_json, measure_to_json
 from fastbert.exits.recorded import RecordedExits
 from fastbert.files.disk import hash_of_file
@@ -282,6 +282,37 @@ def answers_as_calibrated(folder: ModelFolder, answerer: Answerer) -> bool:
     return _other_answerer(folder, answerer, promise=False) is None
 
 
+def default_goal(folder: ModelFolder) -> Goal | None:
+    """Return the goal that a folder answers for by default; None if it stores none."""
+    stored = folder.config.default
+    if stored is None or stored.goal is None:
+        return None
+    return Goal(**cast(GoalOptions, stored.goal))
+
+
+def default_criterion(
+    folder: ModelFolder, measure: Measure | None, answerer: Answerer
+) -> ExitCriterion:
+    """Return how a folder answers by default.
+
+    Args:
+        folder: A verified model folder.
+        measure: Somebody's own measure, if the thresholds are for that.
+        answerer: What answers now.
+
+    Raises:
+        CalibrationError: The default is a promise, and it was made for another runtime.
+        FolderError: It was chosen by a measure of one's own, which was not passed.
+    """
+    stored, goal = folder.config.default, default_goal(folder)
+    if stored is None or not stored.thresholds:
+        return EntropyCriterion(0.0)
+    if goal is None:  # version 0.1 stored a speed
+        return EntropyCriterion(stored.thresholds[0])
+    check_default(folder, goal, answerer)
+    return ThresholdCriterion(measure or stored_measure(folder, stored.measure), stored.thresholds)
+
+
 def check_default(folder: ModelFolder, goal: Goal, answerer: Answerer) -> None:
     """Warn where the default was chosen for other answers; a promise is refused there.
 
@@ -308,6 +339,8 @@ def _other_answerer(folder: ModelFolder, answerer: Answerer, *, promise: bool) -
 
 
 def _again(folder: ModelFolder, answerer: Answerer) -> str:
+    if answerer.runtime == "torch" and answerer != TORCH:  # the command line knows no dtype
+        return "calibrate again by `calibrate` and `save_calibration` of this classifier"
     return (
         f"calibrate again with `fastbert calibrate {folder.path} DEV --runtime {answerer.runtime}`"
     )

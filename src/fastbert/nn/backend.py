@@ -11,9 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fastbert.errors import BackboneError
+from fastbert.folder.read import ModelFolder
 from fastbert.nn.backbone import LayerState
 from fastbert.nn.heads import padding_bias
 from fastbert.nn.model import FastBertModel
+from fastbert.running import Running
 from fastbert.text import TokenBatch
 
 logger = logging.getLogger(__name__)
@@ -35,15 +37,19 @@ class TorchBackend:
     numbers of the rows that stay.
     """
 
-    def __init__(self, model: FastBertModel) -> None:
+    def __init__(self, model: FastBertModel, dtype: torch.dtype = torch.float32) -> None:
         """Switch the model to inference: dropout is off, and the heads are folded.
+
+        Args:
+            model: In float32; its weights are rounded in place if `dtype` is another.
+            dtype: What to compute in; logits are float32 in any case.
 
         Raises:
             BackboneError: The model does not compute in float32.
         """
         _refuse_other_precision(model)
-        self.model = model.eval()
-        self.heads = [head.folded() for head in model.heads]
+        self.heads = [head.folded(dtype) for head in model.heads]
+        self.model = model.eval().to(dtype)
         self._process = os.getpid()
 
     @property
@@ -109,6 +115,15 @@ class TorchBackend:
 def _with_bias(exit_layer: int, state: LayerState) -> TorchState:
     """Return the state of a backbone with what the students read besides."""
     return TorchState(exit_layer, state, padding_bias(state.attention_mask))
+
+
+def open_torch_backend(folder: ModelFolder, running: Running) -> TorchBackend:
+    """Load a model folder to be run in torch."""
+    if running.threads is not None:
+        use_threads(running.threads)
+    place = running.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype: torch.dtype = getattr(torch, running.dtype or "float32")
+    return TorchBackend(FastBertModel.load(folder).to(place), dtype)
 
 
 def use_threads(threads: int) -> None:

@@ -127,9 +127,9 @@ class ExitHead(nn.Module):
         return self.classify(torch.tanh(self.dense(self.attention(tokens, bias))))
 
     @torch.no_grad()
-    def folded(self) -> "FoldedHead":
-        """Return the same function for inference."""
-        return FoldedHead(self)
+    def folded(self, dtype: torch.dtype = torch.float32) -> "FoldedHead":
+        """Return the same function for inference, computing in `dtype`."""
+        return FoldedHead(self, dtype)
 
 
 class FoldedHead:
@@ -142,21 +142,22 @@ class FoldedHead:
     Plain tensors, not modules: at batch 1 the calls cost as much as the arithmetic.
     """
 
-    def __init__(self, head: ExitHead) -> None:
-        """Multiply out the projections of a trained head."""
+    def __init__(self, head: ExitHead, dtype: torch.dtype = torch.float32) -> None:
+        """Multiply out the projections of a trained head, and round them to `dtype` once."""
         attention, heads = head.attention, head.attention.num_heads
         self.num_heads = heads
-        self.reduce = head.reduce.weight, head.reduce.bias
-        self.look_for = None if attention.pooling == "mean" else _look_for(attention)
-        self.attention = copy.deepcopy(attention).eval()  # the head itself may be in training
+        self.reduce = head.reduce.weight.to(dtype), head.reduce.bias.to(dtype)
+        self.look_for = None if attention.pooling == "mean" else _look_for(attention, dtype)
+        # A copy, for the head itself may be in training.
+        self.attention = copy.deepcopy(attention).to(dtype).eval()
         value = attention.value.weight.double().unflatten(0, (heads, -1))
         output = attention.output.weight.double().unflatten(1, (heads, -1))
         dense = head.dense.weight.double()
         self.dense = (
-            (dense @ torch.einsum("ohv,hvi->ohi", output, value).flatten(1)).float(),
-            (dense @ attention.output.bias.double() + head.dense.bias.double()).float(),
+            (dense @ torch.einsum("ohv,hvi->ohi", output, value).flatten(1)).to(dtype),
+            (dense @ attention.output.bias.double() + head.dense.bias.double()).to(dtype),
         )
-        self.classify = head.classify.weight, head.classify.bias
+        self.classify = head.classify.weight.to(dtype), head.classify.bias.to(dtype)
 
     def __call__(
         self,
@@ -165,6 +166,8 @@ class FoldedHead:
     ) -> Float[Tensor, "rows classes"]:
         """Return the logits; arguments as for `ExitHead`."""
         tokens = functional.linear(hidden, *self.reduce).tanh_()
+        if bias is not None and bias.dtype != tokens.dtype:  # sums would be in the wider of both
+            bias = bias.to(tokens.dtype)
         if self.look_for is None:
             read = self.attention.read_by_all(tokens, bias)
         else:
@@ -177,7 +180,7 @@ class FoldedHead:
         return functional.linear(dense, *self.classify)
 
 
-def _look_for(attention: PooledAttention) -> tuple[Tensor, Tensor]:
+def _look_for(attention: PooledAttention, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return what turns the first token into what each head looks for, scaled for softmax."""
     query, key = (
         linear.weight.double().unflatten(0, (attention.num_heads, -1))
@@ -186,6 +189,6 @@ def _look_for(attention: PooledAttention) -> tuple[Tensor, Tensor]:
     bias = attention.query.bias.double().unflatten(0, (attention.num_heads, -1))
     scale = query.shape[1] ** -0.5
     return (
-        (scale * torch.einsum("hvo,hvi->hoi", key, query)).flatten(0, 1).float(),
-        (scale * torch.einsum("hvo,hv->ho", key, bias)).flatten().float(),
+        (scale * torch.einsum("hvo,hvi->hoi", key, query)).flatten(0, 1).to(dtype),
+        (scale * torch.einsum("hvo,hv->ho", key, bias)).flatten().to(dtype),
     )

@@ -12,18 +12,19 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from fastbert.errors import ExportError, FolderError
 from fastbert.folder.export import FULL_RANGE, Export, OpenPiece
+from fastbert.running import ANYHOW, Running
 from fastbert.runtime.pieces import Arrays, PieceBackend
 
 
 class OnnxBackend(PieceBackend):
     """Runs an export with ONNX Runtime."""
 
-    def __init__(self, export: Export, threads: int | None = None) -> None:
+    def __init__(self, export: Export, running: Running = ANYHOW) -> None:
         """Get ready; graphs are read when the first text comes.
 
         Args:
             export: A verified export.
-            threads: Processor threads of one step; by default as many as there are cores.
+            running: The threads of one step; by default as many as there are cores.
 
         Raises:
             ExportError: It was exported before activations kept to 7 bits in int8, and sums with
@@ -37,7 +38,7 @@ class OnnxBackend(PieceBackend):
             )
         super().__init__(export.num_layers)
         self._pieces = export.open_pieces()
-        self._threads = threads or 0
+        self._threads = running.threads or 0
 
     def make_segment(self, done: int, exit_layer: int) -> "OnnxSegment":
         """Join the pieces of a segment and hand them to the runtime."""

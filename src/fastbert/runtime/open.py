@@ -2,36 +2,33 @@
 
 import logging
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from fastbert.errors import MissingExtraError
 from fastbert.exits.engine import ExitBackend
 from fastbert.folder.export import Export, has_export, open_export
 from fastbert.folder.read import ModelFolder
-from fastbert.running import PACKAGES, RuntimeName
+from fastbert.running import ANYHOW, PACKAGES, Running
 from fastbert.text import TokenBatch
 
 logger = logging.getLogger(__name__)
 
 
-def export_to_run(folder: ModelFolder, runtime: RuntimeName) -> Export | None:
+def export_to_run(folder: ModelFolder, running: Running) -> Export | None:
     """Return the export that shall run, verified; None where torch shall.
 
     Args:
         folder: A verified model folder.
-        runtime: A runtime by name, or `auto`: OpenVINO, else ONNX Runtime, else torch, whichever
-            is exported and installed.
+        running: How it shall be run. `auto` takes OpenVINO, else ONNX Runtime, else torch,
+            whichever is exported and installed.
 
     Raises:
         FolderError: The export asked for is missing, damaged, or made from other weights.
-        ValueError: There is no such runtime.
     """
-    if runtime not in get_args(RuntimeName):
-        raise ValueError(f"runtime must be one of {get_args(RuntimeName)}, got {runtime!r}")
-    if runtime in ("openvino", "onnx"):
-        return open_export(folder, runtime)
-    if runtime == "auto":
+    wanted = running.wanted
+    if wanted in ("openvino", "onnx"):
+        return open_export(folder, wanted)
+    if wanted == "auto":
         for name, package in PACKAGES.items():
             if has_export(folder, name):
                 if find_spec(package):
@@ -43,19 +40,12 @@ def export_to_run(folder: ModelFolder, runtime: RuntimeName) -> Export | None:
     return None
 
 
-def open_backend(
-    export: Export,
-    threads: int | None = None,
-    workers: int = 1,
-    cache_folder: Path | None = None,
-) -> ExitBackend[Any, TokenBatch]:
+def open_backend(export: Export, running: Running = ANYHOW) -> ExitBackend[Any, TokenBatch]:
     """Return what runs an export.
 
     Args:
         export: A verified export.
-        threads: Processor threads of one step.
-        workers: How many steps shall run at a time.
-        cache_folder: Where OpenVINO keeps compiled models for the next start.
+        running: How it shall be run.
 
     Raises:
         ExportError: The processor does not compute in the export's precision.
@@ -65,10 +55,10 @@ def open_backend(
         if export.runtime == "openvino":
             from fastbert.runtime.openvino_backend import OpenVinoBackend
 
-            return OpenVinoBackend(export, threads, workers, cache_folder)
+            return OpenVinoBackend(export, running)
         from fastbert.runtime.onnx_backend import OnnxBackend
 
-        return OnnxBackend(export, threads)
+        return OnnxBackend(export, running)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"{error.name} is needed to run {export.path}: "

@@ -19,6 +19,7 @@ from openvino import Core, Model, Node, Output, opset13
 
 from fastbert.errors import ExportError, FolderError
 from fastbert.folder.export import Export, OpenPiece
+from fastbert.running import ANYHOW, Running
 from fastbert.runtime.pieces import Arrays, PieceBackend
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -33,20 +34,13 @@ GROUP = 128  # values of a token that share a scale in int8; products of fewer a
 class OpenVinoBackend(PieceBackend):
     """Runs an export with OpenVINO, in the precision of the export."""
 
-    def __init__(
-        self,
-        export: Export,
-        threads: int | None = None,
-        streams: int = 1,
-        cache_folder: Path | None = None,
-    ) -> None:
+    def __init__(self, export: Export, running: Running = ANYHOW) -> None:
         """Get ready; models are compiled when the first text comes.
 
         Args:
             export: A verified export.
-            threads: Processor threads of one step; by default as many as there are cores.
-            streams: Steps that may run at a time, when several threads call.
-            cache_folder: Where compiled models are kept for the next start; nothing removes them.
+            running: The threads of one step, how many steps may run at a time when several threads
+                call, and where compiled models are kept for the next start; nothing removes them.
 
         Raises:
             ExportError: The processor does not compute in the export's precision.
@@ -65,16 +59,17 @@ class OpenVinoBackend(PieceBackend):
         self._length_step = LENGTH_STEPS[precision]
         self._settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
-            "NUM_STREAMS": streams,
+            "NUM_STREAMS": running.workers,
         }
         if precision == "int8":
             # Activations are scaled row by row: no answer depends on the other rows.
             self._settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = GROUP if rounds_by_itself() else 0
         self._rounds = precision == "int8" and not rounds_by_itself()
-        if threads is not None:
-            self._settings["INFERENCE_NUM_THREADS"] = threads * streams
-        if cache_folder is not None:
+        if running.threads is not None:
+            self._settings["INFERENCE_NUM_THREADS"] = running.threads * running.workers
+        if running.cache_folder is not None:
             # A folder each: what was compiled for fp32 is taken for bf16 otherwise, and fails.
+            cache_folder = Path(running.cache_folder).expanduser()
             self._settings["CACHE_DIR"] = str(cache_folder / precision)
 
     def begin_in_child(self) -> None:

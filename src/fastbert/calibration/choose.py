@@ -1,0 +1,67 @@
+"""What a calibration is made with: the measure of doubt, fitted or not, and the right answers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from fastbert.errors import CalibrationError
+from fastbert.exits.criteria import Measure
+from fastbert.exits.measures import MEASURES
+from fastbert.exits.recorded import RecordedExits
+from fastbert.extras import needs_extra
+from fastbert.tasks.task import Decisions, Task
+
+FITTING_SHARE = 0.5  # of the calibration rows, for a measure that has to be fitted
+
+Chosen = tuple[Measure, Bool[np.ndarray, " rows"] | None]
+"""A measure, and which rows it was fitted on; None for no fit."""
+
+
+def measure_to_calibrate(
+    measure: Measure | str,
+) -> Callable[[RecordedExits, Task], Chosen]:
+    """Return how to come from recorded answers to the measure, before the model runs for minutes.
+
+    Args:
+        measure: A measure of doubt, or the name of one in `MEASURES`.
+
+    Raises:
+        MissingExtraError: A learned measure is fitted by scikit-learn.
+        ValueError: The measure is unknown.
+    """
+    if not isinstance(measure, str):
+        return lambda _recorded, _task: (measure, None)
+    if measure not in MEASURES:
+        raise ValueError(f"measure must be one of {', '.join(MEASURES)}, got {measure!r}")
+    if measure != "learned":
+        return lambda _recorded, _task: (MEASURES[measure](), None)
+    with needs_extra("train", "fitting a learned measure"):
+        from fastbert.calibration.learned import fit_learned_exit
+
+    def fitted_on_a_share(recorded: RecordedExits, task: Task) -> Chosen:
+        fitted = np.random.default_rng(0).random(recorded.num_rows) < FITTING_SHARE
+        return fit_learned_exit(RecordedExits(recorded.recorded[:, fitted]), task), fitted
+
+    return fitted_on_a_share
+
+
+def known_truth(task: Task, targets: Sequence[Any], rows: int) -> Decisions:
+    """Return the right answers as numbers.
+
+    Raises:
+        CalibrationError: A label of the model has no row.
+        ValueError: There is not one for each row, or one is not among the model's.
+    """
+    if len(targets) != rows:
+        raise ValueError(f"got {rows} texts and {len(targets)} labels")
+    truth = task.array(targets)
+    present = set(targets)
+    missing = [label for label in task.labels if label not in present]
+    if missing:
+        raise CalibrationError(
+            f"{len(missing)} of {len(task.labels)} classes have no row, such as {missing[0]}; "
+            "add rows of every class, or calibrate without labels"
+        )
+    return truth

@@ -1,0 +1,247 @@
+"""The commands that make a model: train, distill and demo."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from fastbert.cli import library
+from fastbert.cli.loading import quiet_transformers
+from fastbert.cli.options import (
+    FILES,
+    MODEL,
+    TEACHER,
+    DistillEpochs,
+    Distilling,
+    DistillLearningRate,
+    Epochs,
+    LabelledColumns,
+    LearningRate,
+    MaxLength,
+    Output,
+    Pooling,
+    Resume,
+    Seed,
+    Steps,
+    TextColumns,
+    with_groups,
+)
+from fastbert.cli.show import show_trained
+from fastbert.extras import needs_extra
+
+if TYPE_CHECKING:
+    from fastbert.recipes.run import StudentSettings
+    from fastbert.training.stage import StageSettings
+
+
+class InterruptedRunError(Exception):
+    """^C was pressed, and there is something to say about it."""
+
+
+@with_groups
+@needs_extra("train", "training")
+def train(
+    texts: Annotated[Path, typer.Argument(metavar="TRAIN", help="File of labelled texts.")],
+    dev: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Labelled texts that choose the best epochs and the default thresholds.",
+            rich_help_panel=FILES,
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Pretrained encoder: a folder or a name on the Hugging Face Hub.",
+            rich_help_panel=MODEL,
+        ),
+    ],
+    output: Output,
+    *,
+    test: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Labelled texts for the table on the model card; without it dev serves.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    unlabeled: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Further texts for the students, as many as there are.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    columns: LabelledColumns,
+    max_length: MaxLength = 128,
+    teacher_head: Annotated[
+        Literal["pretrained", "paper"],
+        typer.Option(
+            help="Head of the teacher: the encoder family's own, or the paper's.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "pretrained",
+    pooling: Pooling = "first",
+    epochs: Epochs = 3,
+    learning_rate: LearningRate = 2e-5,
+    label_smoothing: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the probability spread over all labels.",
+            rich_help_panel=TEACHER,
+        ),
+    ] = 0.0,
+    distill_epochs: DistillEpochs = 5,
+    distill_learning_rate: DistillLearningRate = 2e-4,
+    distilling: Distilling,
+    steps: Steps,
+    resume: Resume = False,
+) -> None:
+    """Train a classifier from labelled texts.
+
+    First the teacher learns from the labels, then the students learn from the teacher.
+    """
+    quiet_transformers()
+    students = _students(pooling, distill_epochs, distill_learning_rate, distilling, steps)
+    with _resumable():
+        classifier = library.train(
+            texts,
+            dev=dev,
+            model=model,
+            output=output,
+            test=test,
+            unlabeled=unlabeled,
+            columns=columns.columns(),
+            max_length=max_length,
+            teacher_head=teacher_head,
+            fine_tuning=_stage(epochs, learning_rate, steps),
+            label_smoothing=label_smoothing,
+            students=students,
+            max_drop=distilling.max_drop,
+            resume=resume,
+        )
+    show_trained(classifier, output)
+
+
+@with_groups
+@needs_extra("train", "training")
+def distill(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Fine-tuned classifier: a folder or a name on the Hugging Face Hub.",
+        ),
+    ],
+    texts: Annotated[
+        Path, typer.Argument(metavar="TEXTS", help="File of texts; no labels needed.")
+    ],
+    output: Output,
+    *,
+    columns: TextColumns,
+    max_length: MaxLength = 128,
+    pooling: Pooling = "first",
+    epochs: DistillEpochs = 5,
+    learning_rate: DistillLearningRate = 2e-4,
+    distilling: Distilling,
+    steps: Steps,
+    resume: Resume = False,
+) -> None:
+    """Add students to a fine-tuned classifier.
+
+    They learn from its answers, so no labels are needed. At speed 0 its answers stay as they are.
+    """
+    if str(texts) == "-":
+        raise typer.BadParameter("texts are read several times, so TEXTS must be a file")
+    quiet_transformers()
+    students = _students(pooling, epochs, learning_rate, distilling, steps)
+    with _resumable():
+        classifier = library.distill(
+            checkpoint,
+            texts,
+            output=output,
+            columns=columns.columns(),
+            max_length=max_length,
+            students=students,
+            max_drop=distilling.max_drop,
+            resume=resume,
+        )
+    show_trained(classifier, output)
+
+
+@with_groups
+@needs_extra("demo", "the demo")
+def demo(
+    *,
+    output: Output = Path("fastbert-demo"),
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="all-MiniLM-L6-v2, as installed",
+            help="Pretrained encoder: a folder or a name on the Hugging Face Hub.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default="BBC News, as installed",
+            help="File of labelled texts.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    columns: LabelledColumns,
+    seed: Seed = 42,
+) -> None:
+    """Train, measure and try a classifier.
+
+    It takes minutes and needs no data: real texts and weights come with `fastbert-kit[demo]`.
+    """
+    quiet_transformers()
+    with _resumable("fastbert demo"):
+        library.run_demo(output, model=model, data=data, columns=columns.columns(), seed=seed)
+
+
+def _students(
+    pooling: Literal["first", "mean"],
+    epochs: int,
+    learning_rate: float,
+    distilling: Distilling,
+    steps: Steps,
+) -> "StudentSettings":
+    return library.StudentSettings(
+        library.StudentShape(pooling),
+        _stage(epochs, learning_rate, steps),
+        distilling.kl,
+        distilling.cache_hidden_states,
+    )
+
+
+def _stage(epochs: int, learning_rate: float, steps: Steps) -> "StageSettings":
+    settings = library.StageSettings(
+        epochs,
+        learning_rate,
+        steps.batch_size,
+        steps.gradient_accumulation,
+        seed=steps.seed,
+        report_to=steps.report_to,
+    )
+    return settings if steps.bf16 is None else replace(settings, bf16=steps.bf16)
+
+
+@contextmanager
+def _resumable(how: str = "the same command with --resume") -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(f"interrupted; {how} goes on from the last checkpoint") from error

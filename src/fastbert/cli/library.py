@@ -1,0 +1,104 @@
+"""What the commands call, loaded when it is first asked for: help waits for none of it."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from tqdm.auto import tqdm
+
+    from fastbert.bench.run import bench
+    from fastbert.bench.tables import bench_tables
+    from fastbert.bulk.files import predict_file, refuse_bad_place
+    from fastbert.classifier import FastBertClassifier
+    from fastbert.cli.tables import (
+        folder_facts,
+        folder_tables,
+        goal_table,
+        parity_table,
+        speed_table,
+        system_tables,
+    )
+    from fastbert.demo import run_demo
+    from fastbert.evaluation import drift_of, evaluate, part_times
+    from fastbert.export.export import export_model
+    from fastbert.folder.read import open_folder
+    from fastbert.folder.write import refuse_what_others_share
+    from fastbert.recipes.distill import distill
+    from fastbert.recipes.run import StudentSettings
+    from fastbert.recipes.train import train
+    from fastbert.report.collect import collect
+    from fastbert.report.page import write_report
+    from fastbert.shape import StudentShape
+    from fastbert.system import system_facts
+    from fastbert.training.stage import StageSettings
+
+HOMES = {
+    "Console": "rich.console",
+    "FastBertClassifier": "fastbert.classifier",
+    "StageSettings": "fastbert.training.stage",
+    "StudentSettings": "fastbert.recipes.run",
+    "StudentShape": "fastbert.shape",
+    "bench": "fastbert.bench.run",
+    "bench_tables": "fastbert.bench.tables",
+    "collect": "fastbert.report.collect",
+    "distill": "fastbert.recipes.distill",
+    "drift_of": "fastbert.evaluation",
+    "evaluate": "fastbert.evaluation",
+    "export_model": "fastbert.export.export",
+    "folder_facts": "fastbert.cli.tables",
+    "folder_tables": "fastbert.cli.tables",
+    "goal_table": "fastbert.cli.tables",
+    "open_folder": "fastbert.folder.read",
+    "parity_table": "fastbert.cli.tables",
+    "part_times": "fastbert.evaluation",
+    "predict_file": "fastbert.bulk.files",
+    "refuse_bad_place": "fastbert.bulk.files",
+    "refuse_what_others_share": "fastbert.folder.write",
+    "run_demo": "fastbert.demo",
+    "speed_table": "fastbert.cli.tables",
+    "system_facts": "fastbert.system",
+    "system_tables": "fastbert.cli.tables",
+    "tqdm": "tqdm.auto",
+    "train": "fastbert.recipes.train",
+    "write_report": "fastbert.report.page",
+}
+
+__all__ = [
+    "HOMES",
+    "Console",
+    "FastBertClassifier",
+    "StageSettings",
+    "StudentSettings",
+    "StudentShape",
+    "bench",
+    "bench_tables",
+    "collect",
+    "distill",
+    "drift_of",
+    "evaluate",
+    "export_model",
+    "folder_facts",
+    "folder_tables",
+    "goal_table",
+    "open_folder",
+    "parity_table",
+    "part_times",
+    "predict_file",
+    "refuse_bad_place",
+    "refuse_what_others_share",
+    "run_demo",
+    "speed_table",
+    "system_facts",
+    "system_tables",
+    "tqdm",
+    "train",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what a command calls."""
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(HOMES[name]), name)

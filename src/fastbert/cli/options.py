@@ -1,0 +1,321 @@
+"""Options that several commands share, each once, and groups of them.
+
+A group is a frozen dataclass; a command takes it as one parameter. `with_groups` shows each field
+to typer as an option of its own, where the group stands in the signature.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import typer
+
+from fastbert.data.example import Columns
+from fastbert.running import RunningOptions
+
+FILES, COLUMNS, MODEL = "Files", "Columns of the files", "Model"
+TEACHER, STUDENTS, BOTH = "Stage 1: the teacher", "Stage 2: the students", "Training"
+
+TextColumn = Annotated[
+    str, typer.Option(metavar="NAME", help="Column of the text.", rich_help_panel=COLUMNS)
+]
+PairColumn = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Column of the second text of a pair. The default is read where it is there.",
+        rich_help_panel=COLUMNS,
+    ),
+]
+LabelColumn = Annotated[
+    str, typer.Option(metavar="NAME", help="Column of the label.", rich_help_panel=COLUMNS)
+]
+IdColumn = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Column of the row's id, repeated in the answer where it is there.",
+        rich_help_panel=COLUMNS,
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        metavar="DIR",
+        help="Model folder to write; an earlier one is replaced as a whole.",
+        rich_help_panel=FILES,
+    ),
+]
+MaxLength = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="Longest text in tokens; what is longer is cut.",
+        rich_help_panel=MODEL,
+    ),
+]
+Pooling = Annotated[
+    Literal["first", "mean"],
+    typer.Option(
+        help="What a student reads of its attention: the first token, as in the paper, or the "
+        "mean over the tokens.",
+        rich_help_panel=MODEL,
+    ),
+]
+Epochs = Annotated[
+    int, typer.Option(metavar="N", help="Passes over the texts.", rich_help_panel=TEACHER)
+]
+LearningRate = Annotated[
+    float, typer.Option(metavar="RATE", help="Peak learning rate.", rich_help_panel=TEACHER)
+]
+DistillEpochs = Annotated[
+    int, typer.Option(metavar="N", help="Passes over the texts.", rich_help_panel=STUDENTS)
+]
+DistillLearningRate = Annotated[
+    float, typer.Option(metavar="RATE", help="Peak learning rate.", rich_help_panel=STUDENTS)
+]
+Divergence = Annotated[
+    Literal["student-teacher", "teacher-student"],
+    typer.Option(
+        metavar="P-Q",
+        help="Divergence D(P || Q) to minimise: student-teacher, as in the paper, or "
+        "teacher-student, as in its authors' code.",
+        rich_help_panel=STUDENTS,
+    ),
+]
+CacheHiddenStates = Annotated[
+    bool,
+    typer.Option(
+        "--cache-hidden-states",
+        help="Run the backbone once and keep on disk what the students read: for each token "
+        "2 bytes x width x (layers - 1).",
+        rich_help_panel=STUDENTS,
+    ),
+]
+BatchSize = Annotated[
+    int, typer.Option(metavar="N", help="Texts of one forward pass.", rich_help_panel=BOTH)
+]
+GradientAccumulation = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="Batches whose gradients are added before a step.",
+        rich_help_panel=BOTH,
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="Of new weights, dropout and the order of the texts.",
+        rich_help_panel=BOTH,
+    ),
+]
+Bf16 = Annotated[
+    bool | None,
+    typer.Option(
+        "--bf16/--no-bf16",
+        show_default="where the machine has it",
+        help="Compute in bfloat16; weights stay float32.",
+        rich_help_panel=BOTH,
+    ),
+]
+ReportTo = Annotated[
+    str,
+    typer.Option(
+        metavar="TRACKER",
+        help="Where the Hugging Face Trainer reports losses, such as tensorboard.",
+        rich_help_panel=BOTH,
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with a stopped run of the same --output and settings.",
+        rich_help_panel=BOTH,
+    ),
+]
+Model = Annotated[
+    str, typer.Argument(metavar="DIR", help="Model folder, or its name on the Hugging Face Hub.")
+]
+RowsTogether = Annotated[
+    int,
+    typer.Option(
+        "--batch-size",
+        metavar="N",
+        min=1,
+        help="Texts computed together. No answer depends on it.",
+    ),
+]
+RUNNING = "Running"
+Runtime = Annotated[
+    Literal["auto", "torch", "openvino", "onnx"],
+    typer.Option(
+        help="What computes: auto takes the best that `fastbert export` wrote and that is "
+        "installed, else torch.",
+        rich_help_panel=RUNNING,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        show_default="all cores",
+        help="Processor threads for one batch.",
+        rich_help_panel=RUNNING,
+    ),
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Batches computed at a time. For bulk, as many workers as cores with --threads 1 are "
+        "faster than one with all cores.",
+        rich_help_panel=RUNNING,
+    ),
+]
+Unlabeled = Annotated[
+    bool,
+    typer.Option(
+        "--unlabeled", help="Do without labels: the full model's answers take their place."
+    ),
+]
+
+
+def share(text: str | float) -> float:
+    """Read 0.005 or 0.5%; a default comes as a number."""
+    if isinstance(text, float):
+        return text
+    number = text.removesuffix("%")
+    try:
+        return float(number) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither a share such as 0.005 nor 0.5%") from None
+
+
+DefaultMaxDrop = Annotated[
+    float,
+    typer.Option(
+        "--max-drop",
+        parser=share,
+        metavar="SHARE",
+        show_default="0.5%",
+        help="How much worse than the full model the default may be: 0.5% or 0.005.",
+        rich_help_panel=STUDENTS,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class TextColumns:
+    """Columns of texts without labels."""
+
+    text_column: TextColumn = Columns.text
+    pair_column: PairColumn = Columns.pair
+
+    def columns(self) -> Columns:
+        """Return them as the library takes them."""
+        return Columns(self.text_column, self.pair_column)
+
+
+@dataclass(frozen=True)
+class LabelledColumns(TextColumns):
+    """Columns of labelled texts."""
+
+    label_column: LabelColumn = Columns.label
+
+    def columns(self) -> Columns:
+        """Return them as the library takes them."""
+        return Columns(self.text_column, self.pair_column, self.label_column)
+
+
+@dataclass(frozen=True)
+class NamedColumns(TextColumns):
+    """Columns of texts with ids."""
+
+    id_column: IdColumn = Columns.id
+
+    def columns(self) -> Columns:
+        """Return them as the library takes them."""
+        return Columns(self.text_column, self.pair_column, id=self.id_column)
+
+
+@dataclass(frozen=True)
+class Distilling:
+    """What the students learn for, and how good the default has to be."""
+
+    kl: Divergence = "student-teacher"
+    cache_hidden_states: CacheHiddenStates = False
+    max_drop: DefaultMaxDrop = 0.005
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of training, in both stages."""
+
+    batch_size: BatchSize = 32
+    gradient_accumulation: GradientAccumulation = 1
+    seed: Seed = 42
+    bf16: Bf16 = None
+    report_to: ReportTo = "none"
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a model is run, one batch at a time."""
+
+    batch_size: RowsTogether = 32
+    runtime: Runtime = "auto"
+    threads: Threads = None
+
+    def options(self) -> RunningOptions:
+        """Return what `from_pretrained` takes."""
+        return RunningOptions(runtime=self.runtime, threads=self.threads)
+
+
+@dataclass(frozen=True)
+class BulkRun(Run):
+    """How a model is run, several batches at a time."""
+
+    workers: Workers = 1
+
+    def options(self) -> RunningOptions:
+        """Return what `from_pretrained` takes."""
+        return RunningOptions(runtime=self.runtime, threads=self.threads, workers=self.workers)
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Show typer each field of a command's groups as an option of its own."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    shown: list[Parameter] = []
+    for name, parameter in signature(command).parameters.items():
+        if name in groups:
+            shown += _options(groups[name])
+        else:
+            shown.append(parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY))
+
+    @wraps(command)
+    def called(**options: Any) -> None:
+        for name, kind in groups.items():
+            options[name] = kind(**{item.name: options.pop(item.name) for item in fields(kind)})
+        command(**options)
+
+    called.__signature__ = signature(command).replace(parameters=shown)  # type: ignore[attr-defined]
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    return called
+
+
+def _options(group: Any) -> Iterator[Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    for item in fields(group):
+        default = Parameter.empty if item.default is MISSING else item.default
+        yield Parameter(
+            item.name, Parameter.KEYWORD_ONLY, default=default, annotation=hints[item.name]
+        )

@@ -1,0 +1,229 @@
+"""The commands for a finished model: export, bench, report and inspect."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fastbert.calibration.goal import Goal
+from fastbert.cli import library
+from fastbert.cli.loading import load, quiet_transformers, read, read_with_labels_if_any
+from fastbert.cli.options import (
+    FILES,
+    RUNNING,
+    LabelledColumns,
+    Model,
+    TextColumns,
+    Unlabeled,
+    share,
+    with_groups,
+)
+from fastbert.cli.show import show, show_json
+from fastbert.extras import needs_extra
+
+
+@with_groups
+@needs_extra("export", "an export")
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Model folder; it is written to.")],
+    *,
+    runtime: Annotated[
+        Literal["openvino", "onnx"],
+        typer.Option(help="What shall run the model, without torch."),
+    ] = "openvino",
+    precision: Annotated[
+        Literal["fp32", "bf16", "int8"],
+        typer.Option(
+            help="fp32 answers like torch; bf16, for processors that have it, and int8 are faster."
+        ),
+    ] = "fp32",
+    adaptive: Annotated[
+        bool,
+        typer.Option(
+            "--adaptive",
+            help="With --runtime onnx: also write the whole model as one file, "
+            "DIR/onnx/adaptive.onnx, which exits early by itself wherever ONNX Runtime runs.",
+        ),
+    ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default="built-in sentences",
+            help="Texts on which the export is compared with torch; the more like those to come "
+            "the better.",
+        ),
+    ] = None,
+    columns: TextColumns,
+) -> None:
+    """Write files that run without torch.
+
+    They lie in the model folder, in DIR/openvino or DIR/onnx, and `predict` uses them from then on.
+    An export whose answers differ from those of torch is refused.
+    """
+    examples = None if data is None else read(data, columns.columns(), labeled=False)
+    quiet_transformers()
+    manifest = library.export_model(
+        folder,
+        runtime=runtime,
+        precision=precision,
+        adaptive=adaptive,
+        texts=None if examples is None else [example.content for example in examples],
+        source="built-in sentences" if data is None else data.name,
+    )
+    show(library.parity_table(manifest))
+    place = shlex.quote(str(folder))
+    print(f"\nNext: fastbert calibrate {place} DEV.csv --runtime {runtime}")
+    print(f"      fastbert predict {place} TEXTS.csv --runtime {runtime}")
+
+
+@with_groups
+@needs_extra("export", "the bench")
+def bench(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Model folder.")],
+    texts: Annotated[Path, typer.Argument(metavar="DATA", help="File of texts, labelled or not.")],
+    *,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="what the folder is exported for, else torch",
+            help="Where this model runs: torch, onnx or openvino, or with a precision such as "
+            "openvino:int8, which is exported for the run; may be given several times.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
+    speed: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="S", min=0, max=1, help="Threshold to time; may be given several times."
+        ),
+    ] = None,
+    max_drop: Annotated[
+        list[float] | None,
+        typer.Option(
+            parser=share,
+            metavar="SHARE",
+            show_default="the folder's default",
+            help="Goal to time: at most so much worse than the full model; may be given several "
+            "times.",
+        ),
+    ] = None,
+    threads: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Processor threads of each runtime.", rich_help_panel=RUNNING
+        ),
+    ] = 1,
+    batch_size: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Texts computed together, in bulk.")
+    ] = 32,
+    rows: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Texts timed in bulk, from all over DATA.")
+    ] = 1000,
+    latency_rows: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Texts timed one by one.")
+    ] = 200,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Times that everyone has a turn.")
+    ] = 5,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object instead of tables.")
+    ] = False,
+    columns: LabelledColumns,
+) -> None:
+    """Time the model against plain runtimes on this machine.
+
+    The same texts are answered by this model at the chosen speeds and at full depth, by a Hugging
+    Face pipeline, and by the plain model in ONNX Runtime and OpenVINO, taking turns. Needs
+    `fastbert-kit[export]`, and minutes.
+    """
+    quiet_transformers()
+    measure = library.bench  # what is not installed is said at once
+    opened = library.open_folder(folder)
+    examples = read_with_labels_if_any(texts, columns.columns(), opened.config.task)
+    result = measure(
+        opened,
+        examples,
+        runtimes=runtime or (),
+        settings=[*(Goal(max_drop=drop) for drop in max_drop or ()), *(speed or ())],
+        threads=threads,
+        batch_size=batch_size,
+        rows=rows,
+        latency_rows=latency_rows,
+        rounds=rounds,
+    )
+    if as_json:
+        show_json(result.as_dict())
+    else:
+        show(*library.bench_tables(result))
+
+
+@with_groups
+@needs_extra("report", "a report")
+def report(
+    folder: Model,
+    *,
+    output: Annotated[
+        Path, typer.Option(metavar="FILE", help="HTML page to write.", rich_help_panel=FILES)
+    ] = Path("report.html"),
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default="the rows of the calibration",
+            help="Texts to measure on.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    unlabeled: Unlabeled = False,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also write each figure there, as PNG and SVG, and its numbers as CSV.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    columns: LabelledColumns,
+) -> None:
+    """Draw what a model does at which speed, as one HTML page.
+
+    The page needs nothing else and can be passed on; with --data it quotes some of the texts.
+    """
+    write, gather = library.write_report, library.collect  # what is not installed is said at once
+    examples = None if data is None else read(data, columns.columns(), labeled=not unlabeled)
+    classifier = load(folder)
+    if examples and not unlabeled:
+        classifier.task.check(examples)
+    write(gather(classifier, Path(folder).name, examples), output, figures)
+    print(output)
+
+
+@with_groups
+def inspect(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Model folder.", show_default=False)
+    ] = None,
+    system: Annotated[
+        bool,
+        typer.Option(
+            "--system",
+            help="Show, in place of a folder, what a bug report needs: versions, processor, "
+            "runtimes; no paths and no texts.",
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Check a model folder and show what it holds."""
+    if system == (folder is not None):
+        raise typer.BadParameter("inspect takes either DIR, a model folder, or --system")
+    if folder is None:
+        facts, tables = library.system_facts(), library.system_tables
+    else:
+        facts, tables = library.folder_facts(library.open_folder(folder)), library.folder_tables
+    if as_json:
+        show_json(facts)
+    else:
+        show(*tables(facts))
