@@ -28,7 +28,7 @@ def test_first_the_backbone_and_the_teacher_learn_then_the_students() -> None:
     assert (teacher.name, students.name) == ("teacher", "students")
     assert (teacher.settings, students.settings) == (FINE_TUNING, DISTILLATION)
     assert (teacher.needs_labels, students.needs_labels) == (True, False)
-    assert (teacher.best_by, students.best_by) == ("accuracy", "loss")
+    assert (teacher.best_by, students.best_by) == ("metric", "loss")
 
 
 def test_only_the_frozen_stage_keeps_hidden_states() -> None:
