@@ -37,7 +37,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 SLOWEST = (
     "tests/test_readme.py",
     "tests/export/test_pieces.py",
-    "tests/recipes/test_recipes.py",
+    "tests/recipes/test_run.py",
+    "tests/recipes/test_train.py",
     "tests/cli/test_cli.py",
     "tests/test_replaced_folder.py",
     "tests/test_real_rows.py",
