@@ -1,23 +1,17 @@
-"""Classify a file of any size, a thousand texts at a time, in constant memory.
+"""Classify a file of any size in constant memory.
 
-`fastbert predict` does this from the command line. Rows that cannot be read do not stop the rest.
+`fastbert predict` does this from the command line. Every row gets one JSON object in answers.jsonl,
+in the order of the rows; one that cannot be read gets an `error` and does not stop the rest.
 """
 
-import json
-from itertools import islice
-
-from fastbert import FastBertClassifier
-from fastbert.data.example import BadRow, Columns, Example
-from fastbert.data.read import read_rows
+from fastbert import FastBertClassifier, predict_file
 
 classifier = FastBertClassifier.from_pretrained("my-model")
-rows = read_rows("texts.csv", Columns(), needs_label=False)
-while chunk := list(islice(rows, 1000)):
-    good = [row for row in chunk if isinstance(row, Example)]
-    answers = iter(classifier.predict([row.content for row in good], speed=0.5))
-    for row in chunk:
-        if isinstance(row, BadRow):
-            print(json.dumps({"error": f"{row.place}: {row.error}"}))
-        else:
-            answer = next(answers)
-            print(json.dumps({"label": answer.label, "exit_layer": answer.exit_layer}))
+found = predict_file(classifier, "texts.csv", "answers.jsonl", speed=0.5)
+print(f"{found.rows} rows, {found.bad} of them without an answer")
+if found.damage:
+    print(f"the file cannot be read to its end: {found.damage}")
+
+with open("answers.jsonl", encoding="utf-8") as answers:
+    for _, line in zip(range(3), answers, strict=False):
+        print(line.rstrip())

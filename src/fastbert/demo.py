@@ -39,6 +39,18 @@ from fastbert.files.disk import hash_of_file
 from fastbert.files.whole_file import whole_file
 from fastbert.text import Text
 
+
+def _missing(error: ModuleNotFoundError) -> MissingExtraError:
+    return MissingExtraError(f"the demo needs {error.name}: pip install 'fastbert-kit[demo]'")
+
+
+try:
+    from fastbert.recipes.run import StudentSettings
+    from fastbert.recipes.train import train
+    from fastbert.training.stage import StageSettings
+except ModuleNotFoundError as error:
+    raise _missing(error) from error
+
 OPENING_WORDS = 10  # of a story: as many as a headline and two cores make fast
 PAIR_LENGTH, OWN_LENGTH = 32, 64  # tokens: of a headline with an opening, and of one's own texts
 SAME, OTHER = "same story", "another story"
@@ -244,12 +256,6 @@ def _packaged_encoder() -> str:
 def _train(
     model: str, paths: Sequence[Path], output: Path, seed: int, *, max_length: int
 ) -> FastBertClassifier:
-    try:
-        from fastbert.recipes.run import StudentSettings
-        from fastbert.recipes.train import train
-        from fastbert.training.stage import StageSettings
-    except ModuleNotFoundError as error:
-        raise _missing(error) from error
     train_file, dev_file, test_file = paths
     return train(
         train_file,
@@ -265,10 +271,6 @@ def _train(
         ),
         resume=True,
     )
-
-
-def _missing(error: ModuleNotFoundError) -> MissingExtraError:
-    return MissingExtraError(f"the demo needs {error.name}: pip install 'fastbert-kit[demo]'")
 
 
 # What is shown.

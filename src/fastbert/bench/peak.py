@@ -181,26 +181,23 @@ def _openvino_products(
     left: np.ndarray, right: np.ndarray, right_int8: np.ndarray, threads: int
 ) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield products with a constant; in int8 with activations quantised as they come."""
-    from openvino import Core, Model, Tensor
-    from openvino import opset13 as operators
+    from openvino import Core, Model, Tensor, opset13
 
     core = Core()
     settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
     tokens = Tensor(left)
 
     def product(weights: Any, **own: Any) -> Callable[[], object]:
-        given = operators.parameter(left.shape, np.float32)
-        model = Model([operators.matmul(given, weights, False, True)], [given], "product")
+        given = opset13.parameter(left.shape, np.float32)
+        model = Model([opset13.matmul(given, weights, False, True)], [given], "product")
         request = core.compile_model(model, "CPU", settings | own).create_infer_request()
         return lambda: request.infer([tokens])
 
-    yield "fp32", product(operators.constant(right), INFERENCE_PRECISION_HINT="f32")
+    yield "fp32", product(opset13.constant(right), INFERENCE_PRECISION_HINT="f32")
     if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        yield "bf16", product(operators.constant(right), INFERENCE_PRECISION_HINT="bf16")
-    scale = operators.constant(np.full((len(right), 1), 0.01, np.float32))
-    compressed = operators.multiply(
-        operators.convert(operators.constant(right_int8), np.float32), scale
-    )
+        yield "bf16", product(opset13.constant(right), INFERENCE_PRECISION_HINT="bf16")
+    scale = opset13.constant(np.full((len(right), 1), 0.01, np.float32))
+    compressed = opset13.multiply(opset13.convert(opset13.constant(right_int8), np.float32), scale)
     yield (
         "int8",
         product(

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from huggingface_hub.utils.tqdm import enable_progress_bars
     from rich.console import Console
     from tqdm.auto import tqdm
 
@@ -44,6 +45,7 @@ HOMES = {
     "collect": "fastbert.report.collect",
     "distill": "fastbert.recipes.distill",
     "drift_of": "fastbert.evaluation",
+    "enable_progress_bars": "huggingface_hub.utils.tqdm",
     "evaluate": "fastbert.evaluation",
     "export_model": "fastbert.export.export",
     "folder_facts": "fastbert.cli.tables",
@@ -76,6 +78,7 @@ __all__ = [
     "collect",
     "distill",
     "drift_of",
+    "enable_progress_bars",
     "evaluate",
     "export_model",
     "folder_facts",

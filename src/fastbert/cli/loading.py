@@ -55,10 +55,9 @@ def quiet_transformers() -> None:
     """Keep what transformers says while loading to itself; downloads still show their bars."""
     if find_spec("transformers") is None:  # a runtime may do without
         return
-    from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils import logging as transformers_logging
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each retry without a network
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    enable_progress_bars()
+    library.enable_progress_bars()

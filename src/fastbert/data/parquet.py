@@ -17,8 +17,7 @@ _PARQUET_ROWS_AT_A_TIME = 1024
 def parquet_rows(path: Path, columns: Columns, needs_label: bool) -> Iterator[Cells | BadRow]:
     """Yield the rows of a Parquet file."""
     with needs_extra("train", f"{path}: reading Parquet"):
-        import pyarrow
-        from pyarrow import parquet
+        from pyarrow import ArrowException, parquet
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
@@ -37,7 +36,7 @@ def parquet_rows(path: Path, columns: Columns, needs_label: bool) -> Iterator[Ce
                     if classes and columns.label in cells:
                         cells[columns.label] = _class_name(cells[columns.label], classes)
                     yield Cells(f"{path}:{number}", cells)
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ArrowException) as error:
         raise DataError(
             damaged(" ".join(str(error).split())), path=path, line=number + 1
         ) from error
