@@ -154,7 +154,7 @@ def test_a_refused_export_is_noted_and_the_others_are_loaded(
         raise ExportError("not exported: of 58 rows 4 get another label")
 
     monkeypatch.setattr("fastbert.export.export.export_model", refused)
-    monkeypatch.setattr(contenders, "_traced", lambda folder: None)
+    monkeypatch.setattr("fastbert.export.export.traced", lambda folder: None)
     failures: list[Failure] = []
     targets = [Target("onnx", "int8"), Target("torch")]
     with loaded_models(folder, targets, 1, failures) as models:

@@ -13,6 +13,7 @@ from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -188,7 +189,7 @@ def loaded_models(
         FolderError: A target names no precision, and the folder is not exported for its runtime.
     """
     needed = {"torch": ["torch"], "onnx": ["onnx", "onnxruntime"], "openvino": ["openvino"]}
-    pieces = cache(partial(_traced, folder))
+    pieces = cache(lambda: _exporting().traced(folder))
     with ExitStack() as stack:
         models = []
         for target in dict.fromkeys(_resolved(folder, target) for target in targets):
@@ -233,20 +234,21 @@ def _is_ready(folder: ModelFolder, target: Target) -> bool:
     return open_export(folder, target.runtime).precision == target.precision
 
 
-def _traced(folder: ModelFolder) -> Any:
-    from fastbert.export.export import traced
+def _exporting() -> ModuleType:
+    """Return what exports, which is imported only where something has to be exported."""
+    from fastbert.export import export
 
-    return traced(folder)
+    return export
 
 
 def _export(folder: ModelFolder, target: Target, copy: Path, pieces: Callable[[], Any]) -> None:
     assert target.runtime != "torch"
     assert target.precision is not None
-    from fastbert.export.export import export_model
-
     logger.info("exporting for %s in %s", target.runtime, target.precision)
     copy_folder(folder, copy)
-    export_model(copy, runtime=target.runtime, precision=target.precision, pieces=pieces())
+    _exporting().export_model(
+        copy, runtime=target.runtime, precision=target.precision, pieces=pieces()
+    )
 
 
 def contenders_of(

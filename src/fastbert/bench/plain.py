@@ -126,11 +126,14 @@ def _graphs(
 
         core = Core()
         plain = core.read_model(graph)
-        runs["OpenVINO", "openvino", "fp32"] = lambda: _openvino_run(plain, "f32", threads)
+        runs["OpenVINO", "openvino", "fp32"] = lambda: _openvino_run(core, plain, "f32", threads)
         if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            runs["OpenVINO", "openvino", "bf16"] = lambda: _openvino_run(plain, "bf16", threads)
+            runs["OpenVINO", "openvino", "bf16"] = lambda: _openvino_run(
+                core, plain, "bf16", threads
+            )
         if installed("nncf", what="plain OpenVINO in int8"):
             runs["OpenVINO", "openvino", "int8"] = lambda: _openvino_run(
+                core,
                 _openvino_int8(core.read_model(graph)),
                 "f32",
                 threads,
@@ -197,11 +200,9 @@ def _onnx_int8(graph: Path) -> Path:
     return quantised
 
 
-def _openvino_run(model: Any, hint: str, threads: int, **settings: Any) -> Run:
+def _openvino_run(core: Any, model: Any, hint: str, threads: int, **settings: Any) -> Run:
     """Compile a model for one stream; `hint` is the precision, whose default may be bf16."""
-    from openvino import Core
-
-    compiled = Core().compile_model(
+    compiled = core.compile_model(
         model,
         "CPU",
         {
