@@ -183,9 +183,9 @@ def _openvino_products(
     """Yield products with a constant; in int8 with activations quantised as they come."""
     from openvino import Core, Model, Tensor, opset13
 
-    core, operators = openvino.Core(), openvino.opset13
+    core = Core()
     settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-    tokens = openvino.Tensor(left)
+    tokens = Tensor(left)
 
     def product(weights: Any, **own: Any) -> Callable[[], object]:
         given = opset13.parameter(left.shape, np.float32)

@@ -13,19 +13,25 @@ from fastbert.cli.loading import quiet_transformers
 from fastbert.cli.options import (
     FILES,
     MODEL,
-    TEACHER,
+    Dev,
     DistillEpochs,
     Distilling,
     DistillLearningRate,
     Epochs,
+    FurtherTexts,
     LabelledColumns,
+    LabelledTexts,
+    LabelSmoothing,
     LearningRate,
     MaxLength,
     Output,
     Pooling,
+    Pretrained,
     Resume,
     Seed,
     Steps,
+    TeacherHeadOption,
+    Test,
     TextColumns,
     with_groups,
 )
@@ -44,61 +50,20 @@ class InterruptedRunError(Exception):
 @with_groups
 @needs_extra("train", "training")
 def train(
-    texts: Annotated[Path, typer.Argument(metavar="TRAIN", help="File of labelled texts.")],
-    dev: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE",
-            help="Labelled texts that choose the best epochs and the default thresholds.",
-            rich_help_panel=FILES,
-        ),
-    ],
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="Pretrained encoder: a folder or a name on the Hugging Face Hub.",
-            rich_help_panel=MODEL,
-        ),
-    ],
+    texts: LabelledTexts,
+    dev: Dev,
+    model: Pretrained,
     output: Output,
     *,
-    test: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Labelled texts for the table on the model card; without it dev serves.",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
-    unlabeled: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Further texts for the students, as many as there are.",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
+    test: Test = None,
+    unlabeled: FurtherTexts = None,
     columns: LabelledColumns,
     max_length: MaxLength = 128,
-    teacher_head: Annotated[
-        Literal["pretrained", "paper"],
-        typer.Option(
-            help="Head of the teacher: the encoder family's own, or the paper's.",
-            rich_help_panel=MODEL,
-        ),
-    ] = "pretrained",
+    teacher_head: TeacherHeadOption = "pretrained",
     pooling: Pooling = "first",
     epochs: Epochs = 3,
     learning_rate: LearningRate = 2e-5,
-    label_smoothing: Annotated[
-        float,
-        typer.Option(
-            metavar="SHARE",
-            help="Share of the probability spread over all labels.",
-            rich_help_panel=TEACHER,
-        ),
-    ] = 0.0,
+    label_smoothing: LabelSmoothing = 0.0,
     distill_epochs: DistillEpochs = 5,
     distill_learning_rate: DistillLearningRate = 2e-4,
     distilling: Distilling,

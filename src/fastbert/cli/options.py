@@ -319,3 +319,55 @@ def _options(group: Any) -> Iterator[Parameter]:
         yield Parameter(
             item.name, Parameter.KEYWORD_ONLY, default=default, annotation=hints[item.name]
         )
+
+
+# Of training alone.
+
+LabelledTexts = Annotated[Path, typer.Argument(metavar="TRAIN", help="File of labelled texts.")]
+Dev = Annotated[
+    Path,
+    typer.Option(
+        metavar="FILE",
+        help="Labelled texts that choose the best epochs and the default thresholds.",
+        rich_help_panel=FILES,
+    ),
+]
+Pretrained = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Pretrained encoder: a folder or a name on the Hugging Face Hub.",
+        rich_help_panel=MODEL,
+    ),
+]
+Test = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Labelled texts for the table on the model card; without it dev serves.",
+        rich_help_panel=FILES,
+    ),
+]
+FurtherTexts = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Further texts for the students, as many as there are.",
+        rich_help_panel=FILES,
+    ),
+]
+TeacherHeadOption = Annotated[
+    Literal["pretrained", "paper"],
+    typer.Option(
+        help="Head of the teacher: the encoder family's own, or the paper's.",
+        rich_help_panel=MODEL,
+    ),
+]
+LabelSmoothing = Annotated[
+    float,
+    typer.Option(
+        metavar="SHARE",
+        help="Share of the probability spread over all labels.",
+        rich_help_panel=TEACHER,
+    ),
+]

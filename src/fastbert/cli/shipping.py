@@ -78,38 +78,42 @@ def export(
     print(f"      fastbert predict {place} TEXTS.csv --runtime {runtime}")
 
 
+# What the bench times.
+
+TimedRuntimes = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        show_default="what the folder is exported for, else torch",
+        help="Where this model runs: torch, onnx or openvino, or with a precision such as "
+        "openvino:int8, which is exported for the run; may be given several times.",
+        rich_help_panel=RUNNING,
+    ),
+]
+TimedSpeeds = Annotated[
+    list[float] | None,
+    typer.Option(metavar="S", min=0, max=1, help="Threshold to time; may be given several times."),
+]
+TimedDrops = Annotated[
+    list[float] | None,
+    typer.Option(
+        parser=share,
+        metavar="SHARE",
+        show_default="the folder's default",
+        help="Goal to time: at most so much worse than the full model; may be given several times.",
+    ),
+]
+
+
 @with_groups
 @needs_extra("export", "the bench")
 def bench(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Model folder.")],
     texts: Annotated[Path, typer.Argument(metavar="DATA", help="File of texts, labelled or not.")],
     *,
-    runtime: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            show_default="what the folder is exported for, else torch",
-            help="Where this model runs: torch, onnx or openvino, or with a precision such as "
-            "openvino:int8, which is exported for the run; may be given several times.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = None,
-    speed: Annotated[
-        list[float] | None,
-        typer.Option(
-            metavar="S", min=0, max=1, help="Threshold to time; may be given several times."
-        ),
-    ] = None,
-    max_drop: Annotated[
-        list[float] | None,
-        typer.Option(
-            parser=share,
-            metavar="SHARE",
-            show_default="the folder's default",
-            help="Goal to time: at most so much worse than the full model; may be given several "
-            "times.",
-        ),
-    ] = None,
+    runtime: TimedRuntimes = None,
+    speed: TimedSpeeds = None,
+    max_drop: TimedDrops = None,
     threads: Annotated[
         int,
         typer.Option(

@@ -20,7 +20,7 @@ def parquet_rows(path: Path, columns: Columns, needs_label: bool) -> Iterator[Ce
         from pyarrow import ArrowException, parquet
     number = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
             ignored = check_header(str(path), names, columns, needs_label)
             wanted = {columns.text, columns.pair, columns.id} - ignored
