@@ -1,15 +1,27 @@
 """What a run leaves: its settings, its history and what was measured."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from fastbert.calibration.goal import Goal
+from fastbert.calibration.solve import LEAST_ROWS
 from fastbert.classifier import FastBertClassifier
 from fastbert.data.example import Example
-from fastbert.recipes.outcome import known_truth
+from fastbert.folder.calibration import load_calibration
+from fastbert.folder.config import EarlyExitConfig
+from fastbert.folder.read import ModelFolder, open_folder
+from fastbert.nn.backend import TorchBackend
+from fastbert.nn.model import FastBertModel
+from fastbert.recipes import outcome
+from fastbert.recipes.outcome import SHOWN_SPEEDS, known_truth, write_model
 from fastbert.tasks.single_label import SingleLabel
+from fastbert.text import TextTokenizer, TokenBatch
 from tests.recipes.runs import STUDENTS, history_of, run
-from tests.tiny_data import examples, write_csv
+from tests.tiny import tiny_classifier
+from tests.tiny_data import LABELS, examples, tiny_tokenizer, write_csv
 
 
 @pytest.mark.parametrize(
@@ -57,3 +69,77 @@ def test_the_folder_keeps_the_history_of_both_stages(uninterrupted: Path) -> Non
 def test_the_table_is_measured_on_test_where_there_is_one(files: dict[str, Path]) -> None:
     test = write_csv(files["train"].with_name("test.csv"), examples(17, seed=9))
     assert {row["rows"] for row in run(files, test=test).config.evaluation} == {17}
+
+
+def write(folder: Path, held_out: list[Example]) -> ModelFolder:
+    """Write an untrained model as if it had been trained."""
+    tiny_tokenizer().save_pretrained(folder / "tokenizer")
+    tokenizer = TextTokenizer.from_folder(folder / "tokenizer", 16)
+    names = dict(enumerate(LABELS))
+    torch.manual_seed(0)
+    teacher = tiny_classifier(
+        "bert", id2label=names, label2id={label: number for number, label in names.items()}
+    )
+    model = FastBertModel(teacher, STUDENTS.shape)
+    config = EarlyExitConfig(
+        teacher_head="pretrained",
+        task=model.task,
+        num_layers=model.num_exits,
+        max_length=16,
+        students=STUDENTS.shape,
+        training={"dev": "dev.csv"},
+    )
+    write_model(
+        folder / "output",
+        model,
+        tokenizer,
+        folder / "tokenizer",
+        config,
+        held_out,
+        None,
+        "dev.csv",
+        Goal(max_drop=0.005),
+    )
+    return open_folder(folder / "output")
+
+
+def test_dev_runs_through_the_model_once_and_a_sample_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, int] = {"record": 0, "classify": 0}
+    for name in asked:
+        original = getattr(outcome, name)
+
+        def counting(
+            backend: TorchBackend,
+            batch: TokenBatch,
+            *rest: Any,
+            name: str = name,
+            original: Any = original,
+        ) -> Any:
+            asked[name] += len(batch.input_ids)
+            return original(backend, batch, *rest)
+
+        monkeypatch.setattr(outcome, name, counting)
+    monkeypatch.setattr(outcome, "TIMED_TEXTS", 7)
+    evaluation = write(tmp_path, examples(41)).config.evaluation
+    assert asked == {"record": 41, "classify": 7 * len(evaluation)}
+    assert {row["rows"] for row in evaluation} == {41}
+    assert "on 7 of the texts" in " ".join((tmp_path / "output" / "README.md").read_text().split())
+
+
+def test_too_few_held_out_texts_choose_no_default(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = write(tmp_path, examples(LEAST_ROWS - 1)).config
+    assert config.default is None
+    assert "19 held-out texts are too few to choose thresholds" in caplog.text
+    assert [row["speed"] for row in config.evaluation] == list(SHOWN_SPEEDS)
+
+
+def test_a_class_without_a_held_out_text_leaves_agreement_to_choose_by(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write(tmp_path, [row for row in examples(60) if row.label != "neutral"])
+    assert "1 of 3 classes have no dev text, such as neutral" in caplog.text
+    assert load_calibration(folder).truth is None
