@@ -35,20 +35,21 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # The files that take longest, so that no process is left with one of them at the end.
 SLOWEST = (
-    "tests/test_readme.py",
     "tests/export/test_pieces.py",
+    "tests/test_readme.py",
+    "tests/cli/test_shipping.py",
+    "tests/test_classifier.py",
+    "tests/calibration/test_solve.py",
+    "tests/nn/test_backend.py",
+    "tests/runtime/test_backends.py",
+    "tests/folder/test_calibration.py",
+    "tests/export/test_adaptive.py",
+    "tests/report/test_page.py",
+    "tests/test_replaced_folder.py",
     "tests/recipes/test_run.py",
     "tests/recipes/test_train.py",
-    "tests/cli/test_cli.py",
-    "tests/test_replaced_folder.py",
-    "tests/test_real_rows.py",
-    "tests/test_classifier.py",
-    "tests/folder/test_read.py",
-    "tests/calibration/test_solve.py",
-    "tests/runtime/test_backends.py",
-    "tests/report/test_page.py",
-    "tests/training/test_trainer.py",
-    "tests/training/test_hidden_cache.py",
+    "tests/test_demo.py",
+    "tests/folder/test_saves.py",
 )
 
 
