@@ -38,6 +38,8 @@ SLOWEST = (
     "tests/export/test_pieces.py",
     "tests/test_readme.py",
     "tests/cli/test_shipping.py",
+    "tests/cli/test_answering.py",
+    "tests/cli/test_learning.py",
     "tests/test_classifier.py",
     "tests/calibration/test_solve.py",
     "tests/nn/test_backend.py",

@@ -1,7 +1,5 @@
 """Every exported backend answers as torch does, in any batch, in any thread."""
 
-import shutil
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastbert.classifier import FastBertClassifier
-from fastbert.errors import FolderError, MissingExtraError
 from fastbert.exits.criteria import EntropyCriterion
-from fastbert.runtime import open as open_module
 from tests.exported import KINDS
 from tests.tiny_data import examples
-from tests.tiny_folder import SPEEDS, WORDS, save_model
+from tests.tiny_folder import SPEEDS, WORDS
 
 TEXTS = [example.text for example in examples(50, seed=9)]
 FP32 = [kind for kind in KINDS if kind[1] == "fp32"]
@@ -97,47 +93,3 @@ def test_one_classifier_serves_many_threads(exported: FastBertClassifier) -> Non
         together = list(pool.map(lambda text: exported.predict(text, 0.66), TEXTS))
     assert [row.exit_layer for row in together] == [row.exit_layer for row in alone]
     assert [row.label for row in together] == [row.label for row in alone]
-
-
-# Which runtime.
-
-
-def test_auto_takes_openvino_then_onnx_then_torch(folders: dict[str, Path], tmp_path: Path) -> None:
-    folder = shutil.copytree(folders["fp32"], tmp_path / "model")
-    names = []
-    for gone in ("openvino", "onnx", None):
-        names.append(type(FastBertClassifier.from_pretrained(folder).backend).__name__)
-        if gone:
-            shutil.rmtree(folder / gone)
-    assert names == ["OpenVinoBackend", "OnnxBackend", "TorchBackend"]
-
-
-def test_auto_says_when_an_export_lies_idle(
-    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(open_module, "find_spec", lambda name: name != "openvino")
-    classifier = FastBertClassifier.from_pretrained(folders["fp32"])
-    assert type(classifier.backend).__name__ == "OnnxBackend"
-    assert "pip install 'fastbert-kit[openvino]'" in caplog.text
-
-
-def test_a_device_means_torch(folders: dict[str, Path]) -> None:
-    classifier = FastBertClassifier.from_pretrained(folders["fp32"], device="cpu")
-    assert type(classifier.backend).__name__ == "TorchBackend"
-
-
-def test_what_was_not_exported_cannot_be_asked_for(tmp_path: Path) -> None:
-    folder = save_model(tmp_path / "model", "bert")
-    with pytest.raises(FolderError, match="holds no export for openvino; export again with"):
-        FastBertClassifier.from_pretrained(folder, runtime="openvino")
-    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
-        FastBertClassifier.from_pretrained(folder, workers=0)
-
-
-def test_a_missing_runtime_says_what_to_install(
-    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(sys.modules, "fastbert.runtime.onnx_backend", raising=False)
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'fastbert-kit\[onnx\]'"):
-        FastBertClassifier.from_pretrained(folders["fp32"], runtime="onnx")

@@ -1,0 +1,91 @@
+"""Exporting, timing and inspecting from the command line."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from fastbert.classifier import FastBertClassifier
+from fastbert.cli.run import run
+from fastbert.exits.measures import (
+    DEFAULT_MEASURE,
+)
+from tests.cli.commands import CALIBRATION_ROWS, Capture, Trained, only_line
+
+
+def test_an_export_is_compared_shown_and_used(
+    trained: Trained, texts: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    exported = tmp_path / "exported"
+    FastBertClassifier.from_pretrained(trained.folder).save_pretrained(exported)
+    options = ["--runtime", "onnx", "--precision", "fp32", "--data", str(texts)]
+    assert run(["export", str(exported), *options]) == 0
+    shown = capsys.readouterr().out
+    assert "onnx, fp32" in shown
+    assert f"rows of {texts.name}" in shown
+    assert f"Next: fastbert calibrate {exported} DEV.csv --runtime onnx" in shown
+    assert f"fastbert predict {exported} TEXTS.csv --runtime onnx" in shown
+
+    assert run(["inspect", str(exported)]) == 0
+    assert "compared with torch" in capsys.readouterr().out
+    answers = []
+    for runtime in ("auto", "torch"):
+        assert run(["predict", str(exported), str(texts), "--runtime", runtime]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        answers.append([json.loads(line)["label"] for line in lines])
+    assert answers[0] == answers[1]
+
+    assert run(["export", str(exported), "--runtime", "onnx", "--precision", "bf16"]) == 1
+    assert only_line(capsys.readouterr().err) == (
+        "error: onnx computes in fp32 or int8, not in bf16"
+    )
+
+
+def test_bench_prints_one_json_object(
+    trained: Trained, texts: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastbert.bench.run.plain_contenders", lambda *_, **__: nullcontext([]))
+    monkeypatch.setattr("fastbert.bench.run.measure_rates", lambda *_, **__: ((), ()))
+    options = ["--runtime", "torch", "--rows", "6", "--latency-rows", "2", "--rounds", "1"]
+    assert run(["bench", trained.folder, str(texts), *options, "--speed", "0.5", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert {"machine", "versions", "peak", "contenders"} <= result.keys()
+
+
+def test_inspection_shows_what_the_folder_holds(trained: Trained, capsys: Capture) -> None:
+    assert run(["inspect", trained.folder, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+
+    config = json.loads((Path(trained.folder) / "early_exit.json").read_text("utf-8"))
+    del config["hashes"]
+    assert facts == config | {
+        "family": "bert",
+        "width": 24,
+        "bytes": {path.name: path.stat().st_size for path in Path(trained.folder).iterdir()},
+        "exports": [],
+    }
+
+    assert run(["inspect", trained.folder]) == 0
+    shown = capsys.readouterr().out
+    for words in ("bert", "4, width 24", "negative, neutral, positive", "fine_tuning.epochs"):
+        assert words in shown
+    assert "students.safetensors" in shown
+    assert shown.count("/4 ") == len(config["evaluation"])
+
+
+def test_inspection_shows_the_calibration(calibrated: Trained, capsys: Capture) -> None:
+    assert run(["inspect", calibrated.folder]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert f"rows {CALIBRATION_ROWS} of dev.csv, labelled" in lines
+    assert f"measure {DEFAULT_MEASURE}" in lines
+    assert "answered by torch in fp32" in lines
+    assert any(line.startswith("layer, one text ") and line.endswith(" ms") for line in lines)
+    assert any(line.startswith("calibration.safetensors ") for line in lines)
+    assert not any("history" in line for line in lines)
+
+    assert run(["inspect", calibrated.folder, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["calibration"]["rows"] == CALIBRATION_ROWS
+    assert facts["calibration"]["labeled"] is True
+    assert facts["training"]["history"].keys() == {"teacher", "students"}

@@ -1,0 +1,49 @@
+"""What is shown on a terminal."""
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fastbert.cli import tables
+from fastbert.folder import config as folder_config
+from fastbert.tasks.single_label import SingleLabel
+from tests.cli.commands import Capture
+
+
+def test_a_label_that_looks_like_markup_is_shown_as_it_is(capsys: Capture) -> None:
+    config = folder_config.EarlyExitConfig("pretrained", SingleLabel(("[red]no", "[/]yes")), 4, 16)
+    facts = config.as_dict() | {"family": "bert", "width": 24, "bytes": {}, "exports": []}
+    Console().print(*tables.folder_tables(facts))
+    assert "[red]no, [/]yes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ({"speed": 0.25}, "speed 0.25"),
+        ({"speed": None, "goal": {"max_drop": 0.005}}, "--max-drop 0.5%"),
+        (
+            {"speed": None, "goal": {"max_drop": 0.01, "metric": "f1"}},
+            "--max-drop 1% --metric f1",
+        ),
+        ({"speed": None, "goal": {"min_speedup": 3.0}}, "--min-speedup 3"),
+        ({"speed": None, "goal": None}, "own thresholds"),
+    ],
+)
+def test_a_setting_is_called_as_it_is_typed(row: dict[str, Any], name: str) -> None:
+    assert tables.setting_of(row) == name
+
+
+def test_the_default_is_the_row_of_its_thresholds() -> None:
+    default = folder_config.DefaultPoint({"name": "margin"}, (0.5, 0.25), {"max_drop": 0.005})
+    row = {"speed": None, "thresholds": [0.5, 0.25]}
+    assert tables.is_default(row, default)
+    assert not tables.is_default(row | {"thresholds": [0.5, 0.75]}, default)
+    assert not tables.is_default({"speed": 0.5, "thresholds": None}, default)
+
+
+def test_without_a_goal_the_default_is_a_speed_and_without_any_it_is_every_layer() -> None:
+    speed = folder_config.DefaultPoint({"name": "entropy"}, (0.5, 0.5), None)
+    assert [tables.is_default({"speed": asked}, speed) for asked in (0.0, 0.5)] == [False, True]
+    assert [tables.is_default({"speed": asked}, None) for asked in (0.0, 0.5)] == [True, False]
