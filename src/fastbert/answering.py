@@ -98,7 +98,7 @@ class Answering:
             begin += len(chunk)
 
 
-def encode(tokenizer: TextTokenizer, texts: Sequence[Text], begin: int = 0) -> list[Tokens]:
+def encode(tokenizer: TextTokenizer, texts: Iterable[Text], begin: int = 0) -> list[Tokens]:
     """Return the tokens of each text.
 
     Args:
@@ -109,12 +109,13 @@ def encode(tokenizer: TextTokenizer, texts: Sequence[Text], begin: int = 0) -> l
     Raises:
         ValueError: Something is not a text or a pair of texts.
     """
-    for number, text in enumerate(texts, start=begin):
+    rows = list(texts)
+    for number, text in enumerate(rows, start=begin):
         if not is_one(text):
             raise ValueError(
                 f"texts[{number}]: expected a text or a pair of texts, got {text!r:.80}"
             )
-    return tokenizer.encode(texts)
+    return tokenizer.encode(rows)
 
 
 def is_one(texts: object) -> TypeGuard[Text]:

@@ -388,7 +388,7 @@ class FastBertClassifier:
         Raises:
             ValueError: Something is not a text or a pair of texts.
         """
-        return encode(self.tokenizer, list(texts))
+        return encode(self.tokenizer, texts)
 
     def batches(
         self, tokens: Sequence[Tokens], batch_size: int
