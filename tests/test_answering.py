@@ -114,7 +114,7 @@ def test_what_is_no_text_is_named_by_its_place_in_the_whole(
 ) -> None:
     texts: list[Any] = [*TEXTS[:30], 5]
     with pytest.raises(ValueError, match=r"^texts\[30\]: expected a text or a pair .*, got 5$"):
-        of(classifier, 1).classify(texts, CRITERION, 3)
+        of(classifier, 1).classify(iter(texts), CRITERION, 3)
     with pytest.raises(ValueError, match=r"^texts\[1\]: "):
         encode(classifier.tokenizer, ["word1", texts[30]])
 

@@ -98,23 +98,24 @@ class Answering:
             begin += len(chunk)
 
 
-def encode(tokenizer: TextTokenizer, texts: Iterable[Text], begin: int = 0) -> list[Tokens]:
+def encode(tokenizer: TextTokenizer, texts: Iterable[object], begin: int = 0) -> list[Tokens]:
     """Return the tokens of each text.
 
     Args:
         tokenizer: Makes them.
-        texts: Texts and pairs of texts.
+        texts: What should be texts and pairs of texts.
         begin: The number of the first one, for the message.
 
     Raises:
         ValueError: Something is not a text or a pair of texts.
     """
-    rows = list(texts)
-    for number, text in enumerate(rows, start=begin):
+    rows: list[Text] = []
+    for number, text in enumerate(texts, start=begin):
         if not is_one(text):
             raise ValueError(
                 f"texts[{number}]: expected a text or a pair of texts, got {text!r:.80}"
             )
+        rows.append(text)
     return tokenizer.encode(rows)
 
 
