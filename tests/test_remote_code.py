@@ -6,7 +6,7 @@ from pathlib import Path
 import fastbert
 
 SOURCES = sorted(Path(fastbert.__file__).parent.rglob("*.py"))
-OWN = {"FastBertClassifier", "cls", "kind"}
+OWN = {"FastBertClassifier", "library.FastBertClassifier", "cls", "kind"}
 
 
 def loads(source: Path) -> list[tuple[str, ast.Call]]:
