@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from fastbert.answering import Answering, encode, is_one
 from fastbert.calibration.answerer import TORCH, Answerer
-from fastbert.calibration.choose import known_truth, measure_to_calibrate
+from fastbert.calibration.choose import complete_truth, measure_to_calibrate
 from fastbert.calibration.goal import DEFAULT_GOAL, Goal, GoalOptions
 from fastbert.calibration.points import OperatingPoint
 from fastbert.calibration.solve import Calibration, check_enough
@@ -221,7 +221,7 @@ class FastBertClassifier:
         """
         chosen = measure_to_calibrate(measure)
         tokens = self.encode(texts)
-        truth = None if labels is None else known_truth(self.task, list(labels), len(tokens))
+        truth = None if labels is None else complete_truth(self.task, list(labels), len(tokens))
         check_enough(len(tokens))  # before the model runs for minutes
         recorded = self.record_tokens(tokens, batch_size)
         lengths = np.array([len(row.ids) for row in tokens])

@@ -25,7 +25,7 @@ from fastbert.exits.criteria import (
 from fastbert.exits.engine import ExitResult
 from fastbert.processor import processor_name
 from fastbert.shape import ModelShape
-from fastbert.tasks.metrics import scores
+from fastbert.tasks.metrics import Scored, scores
 from fastbert.tasks.task import Decisions, Task
 from fastbert.text import Text
 
@@ -34,7 +34,7 @@ DRIFT_TEXTS = 2_000  # that run every layer, to see whether they still behave as
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Scored):
     """What one speed gave on a set of labelled texts.
 
     Args:
@@ -67,16 +67,6 @@ class Evaluation:
     goal: dict[str, Any] | None = None
     confidence: float | None = None
     thresholds: list[float] | None = None
-
-    @property
-    def accuracy(self) -> float | None:
-        """Share of texts answered right, where that is a metric of the task."""
-        return self.metrics.get("accuracy")
-
-    @property
-    def macro_f1(self) -> float | None:
-        """F1 averaged over the classes; one that never occurs nor is answered is left out."""
-        return self.metrics.get("macro_f1")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures by name, as JSON takes them; those of a goal where there was one."""
@@ -149,7 +139,7 @@ def drift_of(
     Raises:
         FolderError: The classifier is not calibrated.
     """
-    now = classifier.record(_sample(examples, DRIFT_TEXTS), batch_size)
+    now = classifier.record(sample_of(examples, DRIFT_TEXTS), batch_size)
     return compare(classifier.calibration.recorded, now, criterion, classifier.config.task)
 
 
@@ -162,7 +152,7 @@ def part_times(classifier: FastBertClassifier, examples: Sequence[Example]) -> P
     """
     layers = classifier.num_layers
     every, last = range(1, layers + 1), max(layers - 1, 1)
-    texts = _sample(examples, TIMED_TEXTS)
+    texts = sample_of(examples, TIMED_TEXTS)
 
     def mean_ms(exits: Sequence[int]) -> float:
         for text in texts[:REPEATS]:
@@ -193,10 +183,14 @@ def part_times(classifier: FastBertClassifier, examples: Sequence[Example]) -> P
     )
 
 
-def _sample(examples: Sequence[Example], most: int) -> list[Text]:
+def sample_of(examples: Sequence[Example], most: int) -> list[Text]:
     """Return the texts, or of more than `most` some from all over them."""
-    rows = np.unique(np.linspace(0, len(examples) - 1, most).astype(int))
-    return [examples[row].content for row in rows]
+    return [examples[row].content for row in rows_all_over(len(examples), most)]
+
+
+def rows_all_over(count: int, most: int) -> Int[np.ndarray, " rows"]:
+    """Return the numbers of `count` rows, or of more than `most` some from all over them."""
+    return np.unique(np.linspace(0, count - 1, most).astype(int))
 
 
 def _run_to(classifier: FastBertClassifier, texts: Sequence[Text], exits: Sequence[int]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastbert.calibration.choose import known_truth, measure_to_calibrate
+from fastbert.calibration.choose import complete_truth, measure_to_calibrate
 from fastbert.calibration.learned import fit_learned_exit
 from fastbert.errors import CalibrationError
 from fastbert.exits.criteria import Measure
@@ -59,18 +59,18 @@ def test_the_learned_exit_is_fitted_on_about_half_of_the_rows_always_the_same(
 
 
 def test_the_right_answers_are_numbers_of_the_labels() -> None:
-    truth = known_truth(TASK, ["lovely", "awful", "plain", "awful"], 4)
+    truth = complete_truth(TASK, ["lovely", "awful", "plain", "awful"], 4)
     assert truth.tolist() == [2, 0, 1, 0]
 
 
 def test_a_label_too_few_or_too_many_is_refused() -> None:
     for rows in (2, 4):
         with pytest.raises(ValueError, match=f"got {rows} texts and 3 labels"):
-            known_truth(TASK, ["lovely", "awful", "plain"], rows)
+            complete_truth(TASK, ["lovely", "awful", "plain"], rows)
     with pytest.raises(ValueError, match=r"labels\[1\]: 'good' is not one of awful"):
-        known_truth(TASK, ["lovely", "good"], 2)
+        complete_truth(TASK, ["lovely", "good"], 2)
 
 
 def test_a_label_without_a_row_is_named() -> None:
     with pytest.raises(CalibrationError, match="1 of 3 classes have no row, such as plain; add"):
-        known_truth(TASK, ["lovely", "awful", "lovely"], 3)
+        complete_truth(TASK, ["lovely", "awful", "lovely"], 3)

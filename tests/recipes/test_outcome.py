@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from fastbert import answering
 from fastbert.calibration.goal import Goal
 from fastbert.calibration.solve import LEAST_ROWS
 from fastbert.classifier import FastBertClassifier
@@ -108,7 +109,7 @@ def test_dev_runs_through_the_model_once_and_a_sample_is_timed(
 ) -> None:
     asked: dict[str, int] = {"record": 0, "classify": 0}
     for name in asked:
-        original = getattr(outcome, name)
+        original = getattr(answering, name)
 
         def counting(
             backend: TorchBackend,
@@ -120,7 +121,7 @@ def test_dev_runs_through_the_model_once_and_a_sample_is_timed(
             asked[name] += len(batch.input_ids)
             return original(backend, batch, *rest)
 
-        monkeypatch.setattr(outcome, name, counting)
+        monkeypatch.setattr(answering, name, counting)
     monkeypatch.setattr(outcome, "TIMED_TEXTS", 7)
     evaluation = write(tmp_path, examples(41)).config.evaluation
     assert asked == {"record": 41, "classify": 7 * len(evaluation)}

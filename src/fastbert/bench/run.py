@@ -30,6 +30,7 @@ from fastbert.bench.results import Bench, Failure, Measurement, Ratio
 from fastbert.bench.timing import latency, layer_bound, median_ratio, time_items, time_rounds
 from fastbert.data.example import Example
 from fastbert.errors import ExportError
+from fastbert.evaluation import rows_all_over
 from fastbert.folder.read import ModelFolder
 from fastbert.system import versions
 from fastbert.tasks.metrics import agreement
@@ -62,8 +63,7 @@ class Sample:
     @classmethod
     def of(cls, folder: ModelFolder, examples: Sequence[Example], most: int) -> "Sample":
         """Take the texts, or of more than `most` some from all over them."""
-        places = np.unique(np.linspace(0, len(examples) - 1, most).astype(int))
-        chosen = [examples[place] for place in places]
+        chosen = [examples[row] for row in rows_all_over(len(examples), most)]
         tokenizer = folder.text_tokenizer()
         lengths = [len(tokens) for tokens in tokenizer.encode([row.content for row in chosen])]
         task, truth = folder.config.task, None

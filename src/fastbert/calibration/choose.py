@@ -47,7 +47,7 @@ def measure_to_calibrate(
     return fitted_on_a_share
 
 
-def known_truth(task: Task, targets: Sequence[Any], rows: int) -> Decisions:
+def complete_truth(task: Task, targets: Sequence[Any], rows: int) -> Decisions:
     """Return the right answers as numbers.
 
     Raises:

@@ -13,12 +13,12 @@ from fastbert.calibration.path import exit_layers_at
 from fastbert.exits.criteria import Measure, ThresholdCriterion, watched_exits
 from fastbert.exits.recorded import RecordedExits, doubts_of
 from fastbert.shape import ModelShape
-from fastbert.tasks.metrics import agreement, scores
+from fastbert.tasks.metrics import Scored, agreement, scores
 from fastbert.tasks.task import Decisions, Task
 
 
 @dataclass(frozen=True)
-class OperatingPoint:
+class OperatingPoint(Scored):
     """Thresholds, and what they gave on the calibration rows.
 
     Args:
@@ -51,16 +51,6 @@ class OperatingPoint:
     def thresholds(self) -> tuple[float, ...]:
         """The threshold of each student; 0 where it is not asked."""
         return self.criterion.thresholds
-
-    @property
-    def accuracy(self) -> float | None:
-        """Share of rows answered right; None without labels."""
-        return self.metrics.get("accuracy")
-
-    @property
-    def macro_f1(self) -> float | None:
-        """F1 averaged over the classes; None without labels."""
-        return self.metrics.get("macro_f1")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from fastbert.folder.strict_json import (
     hash_of_json,
     read_json,
 )
-from fastbert.shape import POOLINGS, TEACHER_HEADS, StudentShape, TeacherHead
+from fastbert.shape import POOLINGS, TEACHER_HEADS, ModelShape, StudentShape, TeacherHead
 from fastbert.tasks.known import DEFAULT_TASK, task_from_json, task_to_json
 from fastbert.tasks.task import Task
 
@@ -108,6 +108,22 @@ class EarlyExitConfig:
     def labels(self) -> tuple[str, ...]:
         """The names of the model's outputs, in the order of the logits."""
         return self.task.labels
+
+    def shape(self, model_config: Mapping[str, Any]) -> ModelShape:
+        """Return the widths that decide what the model costs.
+
+        Args:
+            model_config: What its config.json says.
+
+        Raises:
+            ValueError: A width is missing or is no positive whole number.
+        """
+        return ModelShape.from_config(
+            model_config,
+            self.task.outputs,
+            teacher_head=self.teacher_head,
+            students=self.students,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return what early_exit.json holds; labels stand beside the task, whatever it is."""

@@ -47,12 +47,7 @@ class ModelFolder:
     @property
     def shape(self) -> ModelShape:
         """The widths that decide what the model costs."""
-        return ModelShape.from_config(
-            self.model_config,
-            len(self.config.labels),
-            teacher_head=self.config.teacher_head,
-            students=self.config.students,
-        )
+        return self.config.shape(self.model_config)
 
     @property
     def is_in_place(self) -> bool:

@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from fastbert.answering import Answering, encode
 from fastbert.calibration.answerer import TORCH
 from fastbert.calibration.goal import Goal
 from fastbert.calibration.points import OperatingPoint
 from fastbert.calibration.solve import LEAST_ROWS, Calibration
 from fastbert.data.example import Example
-from fastbert.evaluation import summary_of
+from fastbert.evaluation import sample_of, summary_of
 from fastbert.exits.criteria import EntropyCriterion, ExitCriterion
-from fastbert.exits.engine import classify, record
-from fastbert.exits.measures import DEFAULT_MEASURE, MEASURES
 from fastbert.exits.recorded import RecordedExits
 from fastbert.folder.calibration import add_calibration
 from fastbert.folder.config import EarlyExitConfig
@@ -34,7 +33,7 @@ from fastbert.nn.model import FastBertModel
 from fastbert.report.card import write_card
 from fastbert.shape import ModelShape
 from fastbert.tasks.task import Decisions, Task
-from fastbert.text import TextTokenizer, TokenBatch, Tokens, batches_of_similar_length
+from fastbert.text import Text, TextTokenizer
 
 SHOWN_SPEEDS = (0.0, 0.1, 0.3, 0.5, 0.8)  # in the table on the model card, with the default
 TIMED_TEXTS = 320  # for the seconds of the table
@@ -94,18 +93,13 @@ def write_model(
         source: What to call the held-out texts: a name that may be published.
         default: What shall be reached where nobody asks for a speed or a goal.
     """
-    backend = TorchBackend(model)
-    shape = ModelShape.from_config(
-        model.teacher.config.to_dict(),
-        model.task.outputs,
-        teacher_head=config.teacher_head,
-        students=config.students,
-    )
-    dev = _record(backend, tokenizer, model.task, held_out)
-    calibration = _calibration(dev, model.task, shape)
+    task, shape = config.task, config.shape(model.teacher.config.to_dict())
+    answering = Answering(TorchBackend(model), tokenizer, task.outputs, workers=1)
+    dev = _record(answering, task, held_out)
+    calibration = _calibration(dev, task, shape)
     point = None if calibration is None else calibration.solve(default)
-    judged = dev if test is None else _record(backend, tokenizer, model.task, test)
-    table = _table(backend, tokenizer, model.task, shape, judged, point)
+    judged = dev if test is None else _record(answering, task, test)
+    table = _table(answering, task, shape, judged, point)
     with staged_folder(output) as staging:
         model.save(staging)
         for name in (TOKENIZER_FILE, TOKENIZER_CONFIG_FILE):  # no chat template
@@ -116,16 +110,12 @@ def write_model(
         write_card(staging, config, split="dev" if test is None else "test")
 
 
-def _record(
-    backend: TorchBackend, tokenizer: TextTokenizer, task: Task, examples: Sequence[Example]
-) -> RecordedTexts:
+def _record(answering: Answering, task: Task, examples: Sequence[Example]) -> RecordedTexts:
     """Run texts through every layer, once."""
-    tokens = tokenizer.encode([example.content for example in examples])
+    tokens = encode(answering.tokenizer, [example.content for example in examples])
+    recorded = answering.record(tokens, BATCH)
     lengths = np.array([len(row) for row in tokens])
-    recorded = np.empty((backend.num_exits, len(tokens), task.outputs), np.float32)
-    for rows in batches_of_similar_length(lengths, BATCH):
-        recorded[:, rows] = record(backend, _batch(tokenizer, tokens, rows))
-    return RecordedTexts(examples, RecordedExits(recorded), lengths, known_truth(task, examples))
+    return RecordedTexts(examples, recorded, lengths, known_truth(task, examples))
 
 
 def _calibration(dev: RecordedTexts, task: Task, shape: ModelShape) -> Calibration | None:
@@ -150,14 +140,13 @@ def _calibration(dev: RecordedTexts, task: Task, shape: ModelShape) -> Calibrati
         dev.lengths,
         shape,
         task,
-        measure=MEASURES[DEFAULT_MEASURE](),
+        measure=task.default_measure,
         answered_by=TORCH,
     )
 
 
 def _table(
-    backend: TorchBackend,
-    tokenizer: TextTokenizer,
+    answering: Answering,
     task: Task,
     shape: ModelShape,
     texts: RecordedTexts,
@@ -172,8 +161,7 @@ def _table(
     ]
     if point is not None:
         settings.append((point.criterion, point.goal))
-    rows = np.unique(np.linspace(0, len(texts.examples) - 1, TIMED_TEXTS).astype(int))
-    sample = [texts.examples[row].content for row in rows]
+    sample = sample_of(texts.examples, TIMED_TEXTS)
     return [
         summary_of(
             task,
@@ -183,27 +171,14 @@ def _table(
             truth,
             texts.lengths,
             texts.recorded.replay(criterion),
-            (len(sample), _seconds(backend, tokenizer, sample, criterion)),
+            (len(sample), _seconds(answering, sample, criterion)),
         ).as_dict()
         for criterion, goal in settings
     ]
 
 
-def _seconds(
-    backend: TorchBackend,
-    tokenizer: TextTokenizer,
-    texts: Sequence[str | tuple[str, str]],
-    criterion: ExitCriterion,
-) -> float:
+def _seconds(answering: Answering, texts: Sequence[Text], criterion: ExitCriterion) -> float:
     """Return how long texts take at a setting, tokenisation included."""
     start = time.perf_counter()
-    tokens = tokenizer.encode(texts)
-    for rows in batches_of_similar_length([len(row) for row in tokens], BATCH):
-        classify(backend, _batch(tokenizer, tokens, rows), criterion)
+    answering.classify(texts, criterion, BATCH)
     return time.perf_counter() - start
-
-
-def _batch(
-    tokenizer: TextTokenizer, tokens: Sequence[Tokens], rows: Int[np.ndarray, " batch"]
-) -> TokenBatch:
-    return tokenizer.collate([tokens[row] for row in rows])

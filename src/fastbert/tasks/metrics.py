@@ -1,5 +1,7 @@
 """Metrics: what a set of answers is worth."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Int
 
@@ -21,6 +23,22 @@ def macro_f1(answers: Int[np.ndarray, " rows"], truth: Int[np.ndarray, " rows"])
 
 ACCURACY = Metric("accuracy", accuracy, is_mean=True)
 MACRO_F1 = Metric("macro_f1", macro_f1, is_mean=False)
+
+
+class Scored:
+    """What has figures by the names of a task's metrics; the usual ones can be asked by name."""
+
+    metrics: Mapping[str, float]
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of rows answered right; None where it is no metric, or without labels."""
+        return self.metrics.get("accuracy")
+
+    @property
+    def macro_f1(self) -> float | None:
+        """F1 averaged over the classes; one that never occurs nor is answered is left out."""
+        return self.metrics.get("macro_f1")
 
 
 def scores(task: Task, answers: Decisions, truth: Decisions) -> dict[str, float]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from fastbert.data.cells import name_in
 from fastbert.data.example import Example
 from fastbert.exits.criteria import Measure, log_softmax, uncertainty
-from fastbert.exits.measures import MaxProbability
+from fastbert.exits.measures import DEFAULT_MEASURE, MEASURES
 from fastbert.tasks.labels import check_labels, label_names, numbers_of
 from fastbert.tasks.metrics import ACCURACY, MACRO_F1
 from fastbert.tasks.task import Metric
@@ -144,8 +144,8 @@ class SingleLabel:
 
     @property
     def default_measure(self) -> Measure:
-        """What the likeliest class lacks: the winner of benchmarks/criteria.md without a fit."""
-        return MaxProbability()
+        """That of `fastbert calibrate`: what the likeliest class lacks."""
+        return MEASURES[DEFAULT_MEASURE]()
 
     @staticmethod
     def parse(cell: object) -> str:

@@ -27,6 +27,7 @@ from fastbert.exits.criteria import EntropyCriterion
 from fastbert.exits.recorded import RecordedExits
 from fastbert.nn.model import FastBertModel
 from fastbert.nn.objectives import TorchTask, objective_of
+from fastbert.tasks.metrics import agreement
 from fastbert.tasks.task import Decisions, Task
 from fastbert.text import TextTokenizer
 from fastbert.training.callbacks import StageProgress, StopOnBrokenLoss
@@ -165,7 +166,7 @@ def _judged(task: Task, truth: Decisions | None, prediction: EvalPrediction) -> 
     if exits.num_exits == 1:
         return figures
     return figures | {
-        "agreement": metric.score(answers, task.decide(exits.recorded[-1])),
+        "agreement": agreement(task, answers, task.decide(exits.recorded[-1])),
         "mean_exit_layer": float(answered.exit_layer.mean()),
     }
 
