@@ -31,7 +31,7 @@ from fastbert.folder.write import seal, staged_folder
 from fastbert.nn.model import FastBertModel
 from fastbert.nn.teachers import teacher_to_train
 from fastbert.shape import StudentShape
-from fastbert.tasks.labels import label_names
+from fastbert.tasks.single_label import SingleLabel
 from fastbert.text import TextTokenizer
 from fastbert.training.scheme import FINE_TUNING, paper
 
@@ -112,9 +112,9 @@ def fine_tune_teacher(
     folder: Path, train: list[Example], dev: list[Example], epochs: int, learning_rate: float
 ) -> None:
     """Run stage 1; its best epoch is chosen on the first 2,000 rows of dev."""
-    labels = label_names(train)
+    task = SingleLabel.of(train)
     set_seed(FINE_TUNING.seed)
-    teacher = teacher_to_train(ENCODER, labels)
+    teacher = teacher_to_train(ENCODER, task)
     assert isinstance(teacher, PreTrainedModel)
     AutoTokenizer.from_pretrained(ENCODER).save_pretrained(folder)
     tokenizer = TextTokenizer.from_folder(folder, MAX_LENGTH)

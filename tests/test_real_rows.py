@@ -52,7 +52,7 @@ def classifier(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> FastBe
     folder = tmp_path_factory.mktemp("real") / "model"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = FastBertModel(teacher_to_train(encoder, LABELS), StudentShape())
+        model = FastBertModel(teacher_to_train(encoder, SingleLabel(LABELS)), StudentShape())
         with torch.no_grad():
             for name, weight in model.students.named_parameters():
                 if name.endswith("classify.weight"):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from fastbert.errors import BackboneError
 from fastbert.nn import checkpoint as module
 from fastbert.nn.teachers import save_tokenizer, teacher_to_train, trained_teacher
+from fastbert.tasks.single_label import SingleLabel
 from tests.tiny import tiny_classifier
 from tests.tiny_data import LABELS, save_classifier, save_encoder
 
@@ -102,7 +103,7 @@ def test_the_file_at_fault_is_named(
 ) -> None:
     folder = save_classifier(tmp_path / "checkpoint")
     spoil(folder)
-    for load in (trained_teacher, lambda folder: teacher_to_train(folder, LABELS)):
+    for load in (trained_teacher, lambda folder: teacher_to_train(folder, SingleLabel(LABELS))):
         with pytest.raises(BackboneError, match=f"^{folder}{message}"):
             load(folder)
 

@@ -11,6 +11,7 @@ from fastbert.errors import BackboneError
 from fastbert.nn.model import PaperClassifier
 from fastbert.nn.teachers import read_config, save_tokenizer, teacher_to_train, trained_teacher
 from fastbert.shape import StudentShape
+from fastbert.tasks.single_label import SingleLabel
 from tests.tiny import tiny_classifier
 from tests.tiny_data import LABELS, save_classifier, save_encoder, tiny_tokenizer
 
@@ -34,7 +35,7 @@ def test_an_encoder_gets_a_fresh_head_of_the_labels_asked_for(
     head: Literal["pretrained", "paper"], tmp_path: Path
 ) -> None:
     shape = StudentShape("mean", 6, 3)
-    teacher = teacher_to_train(save_encoder(tmp_path), CLASSES, head, shape)
+    teacher = teacher_to_train(save_encoder(tmp_path), SingleLabel(CLASSES), head, shape)
     config: Any = teacher.config
     assert config.id2label == dict(enumerate(CLASSES))
     assert isinstance(teacher, PaperClassifier) == (head == "paper")
@@ -49,11 +50,11 @@ def test_a_weight_of_the_encoder_that_is_missing_is_never_random(
 ) -> None:
     folder = without(save_encoder(tmp_path), "layer.2.")
     with pytest.raises(BackboneError, match=r"16 weights of the encoder are missing.* and 13 more"):
-        teacher_to_train(folder, LABELS, head)
+        teacher_to_train(folder, SingleLabel(LABELS), head)
 
 
 def test_a_pooler_may_be_new(tmp_path: Path) -> None:
-    assert teacher_to_train(without(save_encoder(tmp_path), "pooler."), LABELS)
+    assert teacher_to_train(without(save_encoder(tmp_path), "pooler."), SingleLabel(LABELS))
 
 
 def test_a_classifier_is_taken_as_it_is(tmp_path: Path) -> None:

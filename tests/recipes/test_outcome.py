@@ -117,9 +117,10 @@ def test_dev_runs_through_the_model_once_and_a_sample_is_timed(
             *rest: Any,
             name: str = name,
             original: Any = original,
+            **options: Any,
         ) -> Any:
             asked[name] += len(batch.input_ids)
-            return original(backend, batch, *rest)
+            return original(backend, batch, *rest, **options)
 
         monkeypatch.setattr(answering, name, counting)
     monkeypatch.setattr(outcome, "TIMED_TEXTS", 7)

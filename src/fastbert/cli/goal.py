@@ -1,11 +1,11 @@
 """The options of a goal, which stand in place of a speed: `Goal`, field by field."""
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal, cast
+from typing import Annotated, cast
 
 import typer
 
-from fastbert.calibration.goal import Goal, GoalOptions
+from fastbert.calibration.goal import Goal, GoalOptions, Metric
 from fastbert.cli.options import share
 
 GOAL = "Goal, in place of a speed"
@@ -25,7 +25,7 @@ class AskedGoal:
         ),
     ] = None
     metric: Annotated[
-        Literal["accuracy", "f1", "agreement"] | None,
+        Metric | None,
         typer.Option(
             help="Of what --max-drop speaks: accuracy, macro F1, or agreement with the full model, "
             "which needs no labels.",

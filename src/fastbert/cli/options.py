@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import typer
 
 from fastbert.data.example import Columns
-from fastbert.running import RunningOptions
+from fastbert.running import RunningOptions, RuntimeName
 
 FILES, COLUMNS, MODEL = "Files", "Columns of the files", "Model"
 TEACHER, STUDENTS, BOTH = "Stage 1: the teacher", "Stage 2: the students", "Training"
@@ -153,7 +153,7 @@ RowsTogether = Annotated[
 ]
 RUNNING = "Running"
 Runtime = Annotated[
-    Literal["auto", "torch", "openvino", "onnx"],
+    RuntimeName,
     typer.Option(
         help="What computes: auto takes the best that `fastbert export` wrote and that is "
         "installed, else torch.",
@@ -287,7 +287,7 @@ class BulkRun(Run):
 
     def options(self) -> RunningOptions:
         """Return what `from_pretrained` takes."""
-        return RunningOptions(runtime=self.runtime, threads=self.threads, workers=self.workers)
+        return {**super().options(), "workers": self.workers}
 
 
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:
@@ -307,7 +307,7 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
             options[name] = kind(**{item.name: options.pop(item.name) for item in fields(kind)})
         command(**options)
 
-    called.__signature__ = signature(command).replace(parameters=shown)  # type: ignore[attr-defined]
+    called.__signature__ = signature(command).replace(parameters=shown)  # type: ignore[attr-defined]  # where typer looks for it
     called.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
     return called
 

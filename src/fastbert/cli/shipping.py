@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -21,6 +21,7 @@ from fastbert.cli.options import (
 )
 from fastbert.cli.show import show, show_json
 from fastbert.extras import needs_extra
+from fastbert.running import Precision, Runtime
 
 
 @with_groups
@@ -29,11 +30,11 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Model folder; it is written to.")],
     *,
     runtime: Annotated[
-        Literal["openvino", "onnx"],
+        Runtime,
         typer.Option(help="What shall run the model, without torch."),
     ] = "openvino",
     precision: Annotated[
-        Literal["fp32", "bf16", "int8"],
+        Precision,
         typer.Option(
             help="fp32 answers like torch; bf16, for processors that have it, and int8 are faster."
         ),

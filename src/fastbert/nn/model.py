@@ -29,6 +29,7 @@ from fastbert.nn.backbone import LayerState
 from fastbert.nn.backbones import backbone_for
 from fastbert.nn.heads import ExitHead, padding_bias
 from fastbert.nn.loading import model_from_folder, refuse_non_finite, tensors_of
+from fastbert.nn.objectives import objective_of
 from fastbert.shape import StudentShape
 from fastbert.tasks.known import DEFAULT_TASK, task_from_json
 from fastbert.tasks.task import Task
@@ -81,8 +82,9 @@ class FastBertModel(nn.Module):
         self.student_shape = student_shape
         encoder = teacher.encoder if isinstance(teacher, PaperClassifier) else teacher
         self.backbone = backbone_for(encoder)
+        head = objective_of(self.task).head
         self.students = nn.ModuleList(
-            ExitHead(self.backbone.hidden_size, len(self.labels), student_shape)
+            head(self.backbone.hidden_size, self.task.outputs, student_shape)
             for _ in range(self.num_exits - 1)
         )
 

@@ -25,7 +25,6 @@ class TorchTask:
 
     Args:
         auto_class: The class of transformers that loads a teacher.
-        problem_type: What config.json calls the task.
         head: The classifier of an exit.
         supervised: The loss of one exit's logits against the truth, with the share of the
             probability that label smoothing spreads.
@@ -33,7 +32,6 @@ class TorchTask:
     """
 
     auto_class: Any
-    problem_type: str
     head: type[nn.Module]
     supervised: Callable[[Tensor, Tensor, float], Tensor]
     divergence: Callable[[Tensor, Tensor, Direction], Tensor]
@@ -94,7 +92,6 @@ def divergence(
 OBJECTIVES: dict[type[Task], TorchTask] = {
     SingleLabel: TorchTask(
         auto_class=AutoModelForSequenceClassification,
-        problem_type="single_label_classification",
         head=ExitHead,
         supervised=cross_entropy,
         divergence=divergence,

@@ -1,6 +1,6 @@
 """Teachers from checkpoints: a pretrained encoder to train, or a classifier trained elsewhere."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ from fastbert.folder.names import (
 from fastbert.nn.checkpoint import refuse_unreadable, refuse_unreadable_tokenizer
 from fastbert.nn.loading import LOADING, some_of, unmatched
 from fastbert.nn.model import PaperClassifier, Teacher
+from fastbert.nn.objectives import objective_of
 from fastbert.shape import StudentShape, TeacherHead
+from fastbert.tasks.known import TASKS
+from fastbert.tasks.task import Task
 
 
 def read_config(checkpoint: str | Path) -> PreTrainedConfig:
@@ -42,22 +45,21 @@ def read_config(checkpoint: str | Path) -> PreTrainedConfig:
 
 def teacher_to_train(
     checkpoint: str | Path,
-    labels: Sequence[str],
+    task: Task,
     teacher_head: TeacherHead = "pretrained",
     students: StudentShape | None = None,
 ) -> Teacher:
-    """Load a checkpoint as a classifier of `labels`; only its head may be new.
+    """Load a checkpoint to be trained for a task; only its head may be new.
 
     Raises:
         BackboneError: A weight of the encoder itself is not in the checkpoint.
     """
     if teacher_head == "paper":
-        encoder, report = _from_pretrained(AutoModel, checkpoint, **_names(labels))
+        encoder, report = _from_pretrained(AutoModel, checkpoint, **_names(task))
         _refuse_random_encoder(checkpoint, encoder, report)
-        return PaperClassifier(encoder, len(labels), students or StudentShape())
-    model, report = _from_pretrained(
-        AutoModelForSequenceClassification, checkpoint, **_names(labels)
-    )
+        return PaperClassifier(encoder, task.outputs, students or StudentShape())
+    auto_class = objective_of(task).auto_class
+    model, report = _from_pretrained(auto_class, checkpoint, **_names(task))
     _refuse_random_encoder(checkpoint, model, report)
     return model
 
@@ -77,7 +79,7 @@ def trained_teacher(checkpoint: str | Path) -> PreTrainedModel:
         )
     _refuse_unnamed_classes(checkpoint, model.config.id2label)
     problem = model.config.problem_type
-    if model.config.num_labels < 2 or problem not in (None, "single_label_classification"):
+    if model.config.num_labels < 2 or problem not in (None, *TASKS):
         raise BackboneError(
             f"{checkpoint}: a classifier of one label out of two or more is needed, this one has "
             f"{model.config.num_labels} and solves {problem or 'regression'}"
@@ -125,12 +127,12 @@ def _from_pretrained(auto: Any, checkpoint: str | Path, **changes: Any) -> tuple
         ) from error
 
 
-def _names(labels: Sequence[str]) -> dict[str, Any]:
+def _names(task: Task) -> dict[str, Any]:
     return {
-        "num_labels": len(labels),
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: index for index, label in enumerate(labels)},
-        "problem_type": "single_label_classification",
+        "num_labels": task.outputs,
+        "id2label": dict(enumerate(task.labels)),
+        "label2id": {label: index for index, label in enumerate(task.labels)},
+        "problem_type": task.name,
     }
 
 

@@ -79,7 +79,7 @@ def train(
         student_stage = run.settle_bf16(students.stage, "students", "stage")
         students = replace(students, stage=student_stage)
         set_seed(fine_tuning.seed)
-        teacher = teacher_to_train(model, files.task.labels, teacher_head, students.shape)
+        teacher = teacher_to_train(model, files.task, teacher_head, students.shape)
         fastbert = FastBertModel(teacher, students.shape)
         settings = {
             "train": str(train),
