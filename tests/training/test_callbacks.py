@@ -54,11 +54,30 @@ def test_only_the_first_process_speaks(tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_stops_the_stage_with_advice(loss: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("figure", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("name", "cause"), [("loss", "loss"), ("grad_norm", "norm of the gradient")]
+)
+def test_what_diverges_stops_the_stage_with_step_cause_and_advice(
+    name: str, cause: str, figure: float, tmp_path: Path
+) -> None:
     stops, args = StopOnBrokenLoss("students"), arguments(tmp_path, "no")
     state, control = second_epoch(), TrainerControl()
-    stops.on_log(args, state, control, logs={"loss": 1e6})
+    stops.on_log(args, state, control, logs={"loss": 1e6, "grad_norm": 1e9})
     stops.on_log(args, state, control, logs={"eval_accuracy": 0.9})
-    with pytest.raises(TrainingError, match=f"students: the loss became {loss} by step 14; try"):
-        stops.on_log(args, state, control, logs={"loss": loss})
+    message = f"students: the {cause} became {figure} by step 14; try"
+    with pytest.raises(TrainingError, match=message):
+        stops.on_log(args, state, control, logs={"loss": 1.0, name: figure})
+
+
+def test_the_loss_is_looked_at_before_weights_are_saved_or_judged(tmp_path: Path) -> None:
+    stops, args, state = StopOnBrokenLoss("students"), arguments(tmp_path, "no"), second_epoch()
+    control = TrainerControl()
+    stops.on_step_end(args, state, control)
+    assert not control.should_log
+    control.should_save = True
+    stops.on_step_end(args, state, control)
+    assert control.should_log
+    control.should_log = False
+    stops.on_epoch_end(args, state, control)
+    assert control.should_log

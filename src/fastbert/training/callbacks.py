@@ -73,11 +73,23 @@ class StageProgress(TrainerCallback):
 
 
 class StopOnBrokenLoss(TrainerCallback):
-    """Stops a stage whose loss is no longer a number, before such weights count as trained."""
+    """Stops a stage that diverges, before such weights are saved or count as the best."""
 
     def __init__(self, title: str) -> None:
         """Name the stage."""
         self.title = title
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look at the loss before a checkpoint is written."""
+        control.should_log |= control.should_save
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look at the loss before the epoch is judged."""
+        control.should_log = True
 
     def on_log(
         self,
@@ -86,10 +98,12 @@ class StopOnBrokenLoss(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Check what the Trainer logs."""
-        loss: float = kwargs["logs"].get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"{self.title}: the loss became {loss} by step {state.global_step}; "
-                "try a lower learning rate"
-            )
+        """Check what the Trainer logs: the loss since it last did, and the latest gradient."""
+        logs: dict[str, float] = kwargs["logs"]
+        for cause, name in (("loss", "loss"), ("norm of the gradient", "grad_norm")):
+            figure = logs.get(name, 0.0)
+            if not math.isfinite(figure):
+                raise TrainingError(
+                    f"{self.title}: the {cause} became {figure} by step {state.global_step}; "
+                    "try a lower learning rate"
+                )
