@@ -24,7 +24,7 @@ from fastbert.nn.model import FastBertModel
 from fastbert.nn.teachers import trained_teacher
 from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer
-from fastbert.training.scheme import DISTILLATION, paper
+from fastbert.training.scheme import DISTILLATION, SchemeSettings, paper
 from fastbert.training.stage import has_native_bf16
 
 ROWS, EPOCHS, TURNS = 800, 5, 3
@@ -66,7 +66,8 @@ def time_distillation(
     tokenizer = TextTokenizer.from_folder(teacher, MAX_LENGTH)
     stage = replace(DISTILLATION, epochs=EPOCHS, bf16=bf16, checkpoint_steps=10_000)
     start = time.perf_counter()
-    _, students = paper(distillation=stage, cache_hidden_states=cached)
+    settings = SchemeSettings(distillation=stage, cache_hidden_states=cached)
+    _, students = paper(settings).stages
     learn(students, model, tokenizer, texts, [], work)
     taken = time.perf_counter() - start
     shutil.rmtree(work)

@@ -33,7 +33,7 @@ from fastbert.nn.teachers import teacher_to_train
 from fastbert.shape import StudentShape
 from fastbert.tasks.single_label import SingleLabel
 from fastbert.text import TextTokenizer
-from fastbert.training.scheme import FINE_TUNING, paper
+from fastbert.training.scheme import FINE_TUNING, SchemeSettings, paper
 
 SEEDS = (42, 43, 44)
 MAX_DROP = 0.005  # what the speed may lose on dev
@@ -120,7 +120,7 @@ def fine_tune_teacher(
     tokenizer = TextTokenizer.from_folder(folder, MAX_LENGTH)
     stage = replace(FINE_TUNING, epochs=epochs, learning_rate=learning_rate)
     start = time.perf_counter()
-    first, _ = paper(stage)
+    first, _ = paper(SchemeSettings(stage)).stages
     model = FastBertModel(teacher, StudentShape())
     learn(first, model, tokenizer, train, dev[:2_000], folder / "checkpoints")
     minutes = (time.perf_counter() - start) / 60

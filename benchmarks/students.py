@@ -29,7 +29,7 @@ from fastbert.nn.objectives import Direction
 from fastbert.nn.teachers import trained_teacher
 from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer, batches_of_similar_length
-from fastbert.training.scheme import DISTILLATION, paper
+from fastbert.training.scheme import DISTILLATION, SchemeSettings, paper
 
 TRAIN_ROWS, MAX_LENGTH = 20_000, 128
 
@@ -97,7 +97,10 @@ def teach_students(
     stage = replace(
         DISTILLATION, learning_rate=trial.learning_rate, epochs=trial.epochs, seed=trial.seed
     )
-    _, students = paper(distillation=stage, direction=trial.direction, cache_hidden_states=True)
+    settings = SchemeSettings(
+        distillation=stage, direction=trial.direction, cache_hidden_states=True
+    )
+    _, students = paper(settings).stages
     learn(students, model, tokenizer, train, dev[:2_000], work)
     for checkpoint in work.glob("checkpoint-*"):  # and the cache stays, for the next trial
         shutil.rmtree(checkpoint)

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from fastbert.text import TextTokenizer
 from tests.recipes.runs import run, write_files
+from tests.tiny_data import tiny_tokenizer
 
 
 @pytest.fixture
@@ -18,3 +20,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = write_files(tmp_path_factory.mktemp("uninterrupted"))
     run(files)
     return files["output"]
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> TextTokenizer:
+    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    return TextTokenizer.from_folder(tmp_path / "tokenizer", 16)

@@ -60,7 +60,7 @@ def test_the_folder_keeps_the_history_of_both_stages(uninterrupted: Path) -> Non
         assert epoch.keys() == {"epoch", "dev_loss", "accuracy"}
         assert 0 <= epoch["accuracy"] <= 1
     for epoch in history["students"]:
-        judged = {"accuracy", "agreement", "mean_exit_layer"}
+        judged = {"accuracy", "full", "agreement", "mean_exit_layer", "area"}
         assert epoch.keys() == {"epoch", "dev_loss"} | judged
         assert 1 <= epoch["mean_exit_layer"] <= 4
     figures = [epoch[name] for stage in history.values() for epoch in stage for name in epoch]

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from fastbert.errors import BackboneError, FolderError, TrainingError
 from fastbert.recipes import run as run_module
+from fastbert.recipes import stages
 from fastbert.recipes.distill import distill
 from fastbert.recipes.run_folder import claim
 from fastbert.recipes.train import train
@@ -127,7 +128,7 @@ def test_a_stopped_run_is_neither_overwritten_nor_resumed_with_anything_else(
         with pytest.raises(Kill):
             run(files)
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "run_stage", never)
+        patch.setattr(stages, "run_stage", never)
         with pytest.raises(TrainingError, match="go on with --resume"):
             run(files)
         with pytest.raises(TrainingError, match="had max_length 16, not 17"):
@@ -215,8 +216,7 @@ def test_what_cannot_be_saved_is_refused_before_the_first_step(
     checkpoint = save_classifier(tmp_path / "checkpoint")
     spoil(checkpoint)
     texts = write_csv(tmp_path / "texts.csv", examples(20))
-    monkeypatch.setattr(run_module, "run_stage", never)
-    monkeypatch.setattr(run_module, "run_stage", never)
+    monkeypatch.setattr(stages, "run_stage", never)
     output = tmp_path / "output"
     with pytest.raises(BackboneError, match=f"^{checkpoint}.*{message}"):
         distill(checkpoint, texts, output=output, max_length=16)

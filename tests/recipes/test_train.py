@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from fastbert.classifier import FastBertClassifier
 from fastbert.data.example import Columns
 from fastbert.errors import BackboneError, DataError, TrainingError
-from fastbert.recipes import run as run_module
+from fastbert.recipes import stages
 from fastbert.recipes.distill import distill
 from fastbert.recipes.train import LabelledFiles
 from tests.recipes.runs import FINE_TUNING, folder_of_run, never, run, weights
@@ -150,7 +150,7 @@ def test_unlabelled_texts_that_cannot_be_read_are_refused_before_stage_1(
     more = files["train"].with_name("more.csv")
     if content is not None:
         more.write_text(content)
-    monkeypatch.setattr(run_module, "run_stage", never)
+    monkeypatch.setattr(stages, "run_stage", never)
     with pytest.raises(DataError, match=message):
         run(files, unlabeled=more)
     assert not folder_of_run(files).exists()

@@ -11,7 +11,7 @@ from fastbert.nn.model import FastBertModel
 from fastbert.recipes.outcome import known_truth
 from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer
-from fastbert.training.scheme import paper
+from fastbert.training.scheme import SchemeSettings, paper
 from fastbert.training.stage import StageSettings
 from fastbert.training.stream import TrainingTexts
 from fastbert.training.tokens import TokenFile
@@ -62,7 +62,7 @@ def fine_tune(
     label_smoothing: float = 0.0,
 ) -> list[dict[str, float]]:
     """Run the paper's first stage."""
-    stage, _ = paper(settings, label_smoothing=label_smoothing)
+    stage, _ = paper(SchemeSettings(settings, label_smoothing=label_smoothing)).stages
     return run_stage(
         stage, model, tokenizer, texts_of(model, tokenizer, train, dev, folder), folder
     )
@@ -78,7 +78,7 @@ def distill(
     **options: Any,
 ) -> list[dict[str, float]]:
     """Run the paper's second stage."""
-    _, stage = paper(distillation=settings, **options)
+    _, stage = paper(SchemeSettings(distillation=settings, **options)).stages
     return run_stage(
         stage, model, tokenizer, texts_of(model, tokenizer, train, dev, folder), folder
     )

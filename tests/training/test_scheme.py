@@ -1,65 +1,118 @@
-"""The paper's scheme: what each of its two stages trains, reads and minimises."""
+"""The schemes: what each of their stages trains, reads and is judged by."""
 
+import json
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from scipy.special import log_softmax, rel_entr, softmax
 
-from fastbert.nn.objectives import Direction, objective_of
-from fastbert.tasks.single_label import SingleLabel
-from fastbert.training.scheme import DISTILLATION, FINE_TUNING, SCHEMES, paper
-from fastbert.training.stage import Lesson, Part
+from fastbert.training.losses import AllExits
+from fastbert.training.scheme import (
+    DEFAULT_SCHEME,
+    DISTILLATION,
+    FINE_TUNING,
+    SCHEMES,
+    Scheme,
+    SchemeSettings,
+    joint,
+    paper,
+    scheme_named,
+    taught,
+)
+from fastbert.training.stage import Part, StageSettings
 
-EXITS, ROWS, CLASSES = 4, 6, 3
-OBJECTIVE = objective_of(SingleLabel(("a", "b", "c")))
-
-
-def lesson(labels: Any = None) -> Lesson:
-    logits = np.random.default_rng(2).normal(size=(EXITS, ROWS, CLASSES))
-    return Lesson(torch.tensor(logits, requires_grad=True), labels, OBJECTIVE)
+JOINT = [name for name in SCHEMES if name != "paper"]
 
 
 def test_first_the_backbone_and_the_teacher_learn_then_the_students() -> None:
-    teacher, students = SCHEMES["paper"]()
+    teacher, students = SCHEMES["paper"](SchemeSettings()).stages
     assert teacher.trains == {Part.BACKBONE, Part.TEACHER}
     assert students.trains == {Part.STUDENTS}
     assert (teacher.name, students.name) == ("teacher", "students")
     assert (teacher.settings, students.settings) == (FINE_TUNING, DISTILLATION)
-    assert (teacher.needs_labels, students.needs_labels) == (True, False)
+    assert (teacher.labels, students.labels) == ("every", "none")
     assert (teacher.best_by, students.best_by) == ("metric", "loss")
 
 
 def test_only_the_frozen_stage_keeps_hidden_states() -> None:
-    assert [stage.cache_hidden_states for stage in paper(cache_hidden_states=True)] == [False, True]
-    assert not any(stage.cache_hidden_states for stage in paper())
+    cached = paper(SchemeSettings(cache_hidden_states=True)).stages
+    assert [stage.cache_hidden_states for stage in cached] == [False, True]
+    assert not any(stage.cache_hidden_states for stage in paper().stages)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.3])
-def test_the_first_stage_minimises_the_surprise_of_the_last_exit(smoothing: float) -> None:
-    labels = torch.tensor([0, 2, 1, 1, 0, 2])
-    given = lesson(labels)
-    surprise = -log_softmax(given.exits[-1].detach().numpy(), axis=-1)
-    right = surprise[np.arange(ROWS), labels.numpy()].mean()
-    teacher, _ = paper(label_smoothing=smoothing)
-    expected = (1 - smoothing) * right + smoothing * surprise.mean()
-    assert teacher.loss(given).item() == pytest.approx(expected, rel=1e-5)
+@pytest.mark.parametrize("name", JOINT)
+def test_where_all_parts_learn_students_warm_up_first_and_the_area_chooses(name: str) -> None:
+    scheme = scheme_named(name)
+    teacher, warm_up, exits = scheme.stages
+    assert [stage.name for stage in scheme.stages] == ["teacher", "students", "exits"]
+    assert teacher == replace(paper().stages[0], loss=teacher.loss)
+    assert warm_up.trains == {Part.STUDENTS}
+    assert exits.trains == set(Part)
+    assert (exits.best_by, exits.taught, warm_up.taught) == ("area", True, True)
+    assert (scheme.name, scheme.tolerance) == (name, 0.01)
+    assert scheme.fallback is not None
+    assert scheme.fallback.name == DEFAULT_SCHEME == "paper"
 
 
-@pytest.mark.parametrize("direction", ["student-teacher", "teacher-student"])
-def test_the_second_stage_minimises_the_divergence_and_teaches_the_teacher_nothing(
-    direction: Direction,
-) -> None:
-    given = lesson()
-    _, students = paper(direction=direction)
-    loss = students.loss(given)
-    probabilities = softmax(given.exits.detach().numpy(), axis=-1)
-    p, q = probabilities[:-1], probabilities[-1:]
-    kl = rel_entr(p, q) if direction == "student-teacher" else rel_entr(q, p)
-    assert loss.item() == pytest.approx(kl.sum(-1).mean(-1).sum(), rel=1e-5)
-    loss.backward()
-    gradients = given.exits.grad
-    assert gradients is not None
-    assert gradients[:-1].abs().amax((1, 2)).min() > 0
-    assert not gradients[-1].any()
+@pytest.mark.parametrize("name", JOINT)
+def test_warming_up_may_be_left_out_and_polishing_be_added(name: str) -> None:
+    polish = StageSettings(epochs=1, learning_rate=5e-4)
+    scheme = scheme_named(name, SchemeSettings(warm_up=None, polish=polish))
+    assert [stage.name for stage in scheme.stages] == ["teacher", "exits", "polish"]
+    assert scheme.stages[-1].trains == {Part.STUDENTS}
+    assert scheme.stages[-1].settings == polish
+
+
+def test_what_is_taught_alone_reads_no_labels_after_its_first_stage() -> None:
+    rest = taught().without_labels()
+    assert [stage.name for stage in rest.stages] == ["students", "exits"]
+    assert not rest.needs_labels
+    for stage in rest.stages:
+        assert isinstance(stage.loss, AllExits)
+        assert (stage.loss.target.share, stage.loss.target.last_share) == (1, 1)
+    assert [stage.name for stage in joint().without_labels().stages] == []
+    assert [stage.name for stage in paper().without_labels().stages] == ["students"]
+
+
+def test_only_separate_cuts_the_gradients_between_exits() -> None:
+    cut = {
+        name: [stage.detached for stage in SCHEMES[name](SchemeSettings()).stages]
+        for name in SCHEMES
+    }
+    assert {name for name, each in cut.items() if any(each)} == {"separate"}
+    assert cut["separate"] == [False, False, True]
+
+
+@pytest.mark.parametrize("tolerance", [-0.01, float("nan")])
+def test_a_tolerance_below_0_is_refused(tolerance: float) -> None:
+    SchemeSettings(tolerance=0.0)
+    with pytest.raises(ValueError, match=f"tolerance must be at least 0, .* got {tolerance}"):
+        SchemeSettings(tolerance=tolerance)
+    with pytest.raises(ValueError, match=f"tolerance must be at least 0, .* got {tolerance}"):
+        replace(joint(), tolerance=tolerance)
+
+
+def test_two_stages_of_one_name_are_refused() -> None:
+    stage = paper().stages[0]
+    with pytest.raises(ValueError, match="twice: stages must have different names"):
+        Scheme("twice", "nobody", (stage, stage))
+
+
+def test_an_unknown_scheme_is_refused_with_the_names_of_all() -> None:
+    with pytest.raises(ValueError, match=r"one of paper, joint, exit-aware, .*, got 'papers'"):
+        scheme_named("papers")
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_json_tells_every_number_of_a_scheme(name: str) -> None:
+    told = json.loads(json.dumps(scheme_named(name).told()))
+    assert told["scheme"] == name
+    changes: list[dict[str, Any]] = [
+        {"fine_tuning": replace(FINE_TUNING, seed=7)},
+        {"label_smoothing": 0.1},
+        {"distillation": replace(DISTILLATION, epochs=7)},
+        {"direction": "teacher-student"},
+    ]
+    for change in changes:
+        other = json.loads(json.dumps(scheme_named(name, SchemeSettings(**change)).told()))
+        assert other != told, change

@@ -17,7 +17,7 @@ def none(_: Lesson) -> torch.Tensor:
 
 
 def stage(*parts: Part, **options: Any) -> Stage:
-    return Stage("some", frozenset(parts), none, SETTINGS, needs_labels=False, **options)
+    return Stage("some", frozenset(parts), none, SETTINGS, **options)
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,22 @@ def test_counts_start_at_one(name: str) -> None:
 
 @pytest.mark.parametrize("rate", [0.0, -1e-3, float("nan")])
 def test_a_learning_rate_that_learns_nothing_is_refused(rate: float) -> None:
-    with pytest.raises(ValueError, match="learning_rate must be above 0, got"):
+    with pytest.raises(ValueError, match=r"^learning_rate must be above 0, got"):
         replace(SETTINGS, learning_rate=rate)
+    with pytest.raises(ValueError, match=r"^students_learning_rate must be above 0, got"):
+        replace(SETTINGS, students_learning_rate=rate)
+
+
+def test_students_learn_ten_times_faster_than_what_is_pretrained_unless_told() -> None:
+    assert stage(*Part).students_learning_rate == pytest.approx(1e-2)
+    assert stage(Part.STUDENTS).students_learning_rate == 1e-3
+    told = replace(SETTINGS, students_learning_rate=0.5)
+    assert replace(stage(*Part), settings=told).students_learning_rate == 0.5
+
+
+@pytest.mark.parametrize(("labels", "needed"), [("every", True), ("some", True), ("none", False)])
+def test_a_stage_knows_whether_it_can_do_without_labels(labels: Any, needed: bool) -> None:
+    assert stage(Part.STUDENTS, labels=labels).needs_labels == needed
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -79,11 +79,16 @@ def test_batches_hold_rows_of_similar_length(tokens: TokenFile) -> None:
     assert spread < (max(lengths) - min(lengths)) / 4
 
 
-def test_where_there_are_labels_only_their_rows_are_read(
+def test_labelled_rows_are_read_alone_where_that_is_asked_for(
     tokenizer: TextTokenizer, tokens: TokenFile
 ) -> None:
     made = TextStream(
-        tokens, batch_size=2, seed=None, labels=np.array([2, 0, 1, 1, 0]), first_row=20
+        tokens,
+        batch_size=2,
+        seed=None,
+        labels=np.array([2, 0, 1, 1, 0]),
+        labelled_alone=True,
+        first_row=20,
     )
     batch = collator(tokenizer)(list(made))
     assert batch["labels"].tolist() == [2, 0, 1, 1, 0]
@@ -91,3 +96,13 @@ def test_where_there_are_labels_only_their_rows_are_read(
     expected = tokenizer.collate(tokenizer.encode([row.text for row in examples(ROWS)[:5]]))
     assert batch["input_ids"].tolist() == expected.input_ids.tolist()
     assert batch["attention_mask"].tolist() == expected.attention_mask.tolist()
+
+
+def test_rows_without_a_label_come_beside_those_with_one(
+    tokenizer: TextTokenizer, tokens: TokenFile
+) -> None:
+    made = TextStream(tokens, batch_size=2, seed=None, labels=np.array([2, 1, 2]))
+    batch = collator(tokenizer)(list(made)[:5])
+    assert batch["labelled"].tolist() == [True, True, True, False, False]
+    assert batch["labels"][:3].tolist() == [2, 1, 2]
+    assert len(made) == ROWS

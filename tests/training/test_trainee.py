@@ -17,7 +17,7 @@ SETTINGS = StageSettings(epochs=1, learning_rate=1e-3)
 def trainee(*parts: Part) -> Trainee:
     torch.manual_seed(0)
     model = FastBertModel(tiny_classifier("bert"), StudentShape("first", 8, 2))
-    return Trainee(model, Stage("some", frozenset(parts), total, SETTINGS, needs_labels=False))
+    return Trainee(model, Stage("some", frozenset(parts), total, SETTINGS))
 
 
 def total(lesson: Lesson) -> torch.Tensor:
@@ -37,6 +37,36 @@ def test_gradients_reach_every_part_that_learns_and_no_other(parts: Iterable[Par
         if weight.grad is not None
     }
     assert reached == set(parts)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet", "modernbert"])
+def test_where_exits_are_cut_off_each_teaches_only_the_layers_since_the_exit_before(
+    family: str,
+) -> None:
+    model = FastBertModel(tiny_classifier(family), StudentShape("first", 8, 2))
+    stage = Stage("some", frozenset(Part), total, SETTINGS, detached=True)
+    made, batch = Trainee(model, stage), tiny_batch(model.backbone.encoder)
+    for exit_layer in range(1, model.num_exits + 1):
+        model.zero_grad()
+        made(row=torch.arange(3), **batch)[exit_layer - 1].square().sum().backward()
+        reached = [
+            any(
+                weight.grad is not None and bool(weight.grad.any()) for weight in layer.parameters()
+            )
+            for layer in model.backbone.layers
+        ]
+        assert [index + 1 for index, is_reached in enumerate(reached) if is_reached] == [exit_layer]
+
+
+def test_cutting_changes_no_answer() -> None:
+    model = trainee(*Part).model
+    batch = tiny_batch(model.backbone.encoder)
+    whole, cut = (
+        Trainee(model, Stage("some", frozenset(Part), total, SETTINGS, detached=detached))
+        for detached in (False, True)
+    )
+    row = torch.arange(3)
+    assert torch.equal(whole.eval()(row=row, **batch), cut.eval()(row=row, **batch))
 
 
 def test_what_is_frozen_answers_without_dropout() -> None:

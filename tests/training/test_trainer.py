@@ -51,7 +51,7 @@ def test_distillation_brings_the_students_closer_to_the_teacher(
             readings, teacher = model.eval().teach(**batch)
             bias = torch.where(batch["attention_mask"] == 0, -torch.inf, 0.0).unsqueeze(1)
             answers = [head(h, bias) for head, h in zip(model.students, readings, strict=True)]
-            return divergence(torch.stack(answers), teacher).item()
+            return divergence(torch.stack(answers), teacher).mean().item()
 
     before = distance()
     distill_some(model, tokenizer, tmp_path)
@@ -94,7 +94,7 @@ def test_the_history_follows_the_students_at_the_papers_speed(
     answered = recorded.replay(EntropyCriterion(0.5))
     agrees = answered.logits.argmax(-1) == recorded.recorded[-1].argmax(-1)
     p, q = softmax(recorded.recorded[:-1], axis=-1), softmax(recorded.recorded[-1:], axis=-1)
-    judged = {"accuracy", "agreement", "mean_exit_layer"}
+    judged = {"accuracy", "full", "agreement", "mean_exit_layer", "area"}
     assert epoch.keys() == {"epoch", "dev_loss"} | judged
     right = [LABELS[k] == row.label for k, row in zip(answered.logits.argmax(-1), dev, strict=True)]
     assert epoch["accuracy"] == pytest.approx(np.mean(right))

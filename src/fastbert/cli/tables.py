@@ -235,8 +235,8 @@ def _two_columns(heading: str, values: Mapping[str, Any]) -> Table:
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
-        if name == "history":
-            continue  # for figures; --json has it
+        if name in ("history", "stages", "fallback"):
+            continue  # long; --json has it
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
         else:

@@ -130,12 +130,24 @@ class FastBertModel(nn.Module):
         token_type_ids: Int[Tensor, "rows length"] | None = None,
     ) -> tuple[list[Float[Tensor, "rows length hidden"]], Float[Tensor, "rows classes"]]:
         """Run the backbone once; return what each student reads, and the teacher's logits."""
-        state = self.backbone.start(input_ids, attention_mask, token_type_ids)
+        return self.teach_from(self.backbone.start(input_ids, attention_mask, token_type_ids))
+
+    def teach_from(
+        self, state: LayerState, *, detached: bool = False
+    ) -> tuple[list[Float[Tensor, "rows length hidden"]], Float[Tensor, "rows classes"]]:
+        """Run all layers; return what `teach` does.
+
+        Args:
+            state: What the first layer needs to know.
+            detached: Cut gradients after each exit, so that one reaches only the layers since the
+                exit before, and what a family's layers share.
+        """
         readings = []
         for index in range(self.num_exits):
             state = self.backbone.layer(index, state)
             if index < self.num_exits - 1:
                 readings.append(self.backbone.exit_view(state.hidden))
+                state = state.after(state.hidden.detach()) if detached else state
         return readings, self.teacher_logits(state)
 
     def ask_students(

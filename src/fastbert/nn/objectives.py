@@ -3,6 +3,7 @@
 Whatever trains or loads a model asks `objective_of` and never looks at the task's type.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,18 +24,22 @@ Direction = Literal["student-teacher", "teacher-student"]
 class TorchTask:
     """What a task needs of torch.
 
+    Losses are of each exit and row: what they are added up with is the scheme's.
+
     Args:
         auto_class: The class of transformers that loads a teacher.
         head: The classifier of an exit.
-        supervised: The loss of one exit's logits against the truth, with the share of the
-            probability that label smoothing spreads.
-        divergence: The loss of the students' logits against the teacher's, in a direction.
+        supervised: The losses of exits against the truth, with the share of the probability that
+            label smoothing spreads.
+        divergence: How far exits are from a teacher, in a direction and at a temperature.
+        doubt: How doubtful exits are: 0 is certain, 1 as doubtful as can be.
     """
 
     auto_class: Any
     head: type[nn.Module]
     supervised: Callable[[Tensor, Tensor, float], Tensor]
-    divergence: Callable[[Tensor, Tensor, Direction], Tensor]
+    divergence: Callable[[Tensor, Tensor, Direction, float], Tensor]
+    doubt: Callable[[Tensor], Tensor]
 
 
 def objective_of(task: Task) -> TorchTask:
@@ -43,50 +48,56 @@ def objective_of(task: Task) -> TorchTask:
 
 
 def cross_entropy(
-    logits: Float[Tensor, "rows classes"],
+    exits: Float[Tensor, "exits rows classes"],
     labels: Int[Tensor, " rows"],
     label_smoothing: float = 0.0,
-) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy against the labels.
+) -> Float[Tensor, "exits rows"]:
+    """Return the cross-entropy of each exit and row against the labels.
 
     Args:
-        logits: Of one exit.
+        exits: Logits of each exit.
         labels: The right classes.
         label_smoothing: Share of the probability that is spread over all classes.
     """
-    if not label_smoothing:
-        return functional.cross_entropy(logits.float(), labels)
-    surprise = -logits.log_softmax(-1)
-    right = surprise.gather(-1, labels[:, None]).sum() / labels.numel()
-    spread = surprise.sum(-1, keepdim=True).sum() / surprise.numel()
-    return (1 - label_smoothing) * right + label_smoothing * spread
+    surprise = -exits.float().log_softmax(-1)
+    places = labels.expand(surprise.shape[:-1]).unsqueeze(-1)
+    right = surprise.gather(-1, places).squeeze(-1)
+    return (1 - label_smoothing) * right + label_smoothing * surprise.mean(-1)
 
 
 def divergence(
-    students: Float[Tensor, "students rows classes"],
+    exits: Float[Tensor, "exits rows classes"],
     teacher: Float[Tensor, "rows classes"],
     direction: Direction = "student-teacher",
-) -> Float[Tensor, ""]:
-    """Return Σ over the students of the mean over rows of the Kullback–Leibler divergence.
+    temperature: float = 1.0,
+) -> Float[Tensor, "exits rows"]:
+    """Return the Kullback–Leibler divergence of each exit and row from a teacher.
 
     Args:
-        students: Logits of each student.
+        exits: Logits of each exit.
         teacher: Logits of the teacher.
         direction: `student-teacher` is D_KL(student ‖ teacher), the paper's; `teacher-student` is
             D_KL(teacher ‖ student), what the authors' code computes.
+        temperature: What both logits are divided by, so that the small probabilities count too.
 
-    Source: Equations 5 and 6 of Liu et al., FastBERT (ACL 2020).
+    Source: Equation 5 of Liu et al., FastBERT (ACL 2020); the temperature is that of Hinton et
+    al., Distilling the Knowledge in a Neural Network (2015).
     """
-    log_students = students.float().log_softmax(-1)
-    log_teacher = teacher.float().log_softmax(-1).expand_as(log_students)
+    log_students = (exits.float() / temperature).log_softmax(-1)
+    log_teacher = (teacher.float() / temperature).log_softmax(-1).expand_as(log_students)
     log_p, log_q = (
         (log_students, log_teacher)
         if direction == "student-teacher"
         else (log_teacher, log_students)
     )
     # kl_div takes what is approximated second: kl_div(log q, log p) is Σ p · log(p / q).
-    pointwise = functional.kl_div(log_q, log_p, reduction="none", log_target=True)
-    return pointwise.sum(-1).mean(-1).sum()
+    return functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
+
+
+def entropy(exits: Float[Tensor, "exits rows classes"]) -> Float[Tensor, "exits rows"]:
+    """Return the normalised entropy of each exit and row: the paper's uncertainty."""
+    log_p = exits.float().log_softmax(-1)
+    return -(log_p.exp() * log_p).sum(-1) / math.log(exits.shape[-1])
 
 
 OBJECTIVES: dict[type[Task], TorchTask] = {
@@ -95,5 +106,6 @@ OBJECTIVES: dict[type[Task], TorchTask] = {
         head=ExitHead,
         supervised=cross_entropy,
         divergence=divergence,
+        doubt=entropy,
     )
 }

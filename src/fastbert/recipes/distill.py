@@ -22,6 +22,7 @@ from fastbert.recipes.contents import (
 )
 from fastbert.recipes.outcome import known_truth
 from fastbert.recipes.run import Run, StudentSettings
+from fastbert.training.scheme import paper
 from fastbert.training.stage import refuse_several_devices
 from fastbert.training.stream import TrainingTexts
 
@@ -89,8 +90,8 @@ def distill(
             },
         )
         learned_from = (row for row, is_held_out in marked(read()) if not is_held_out)
-        history = run.train(
-            tuple(stage for stage in students.scheme() if not stage.needs_labels),
+        learned = run.train(
+            paper(students.scheme_settings()).without_labels(),
             model,
             tokenizer,
             TrainingTexts(
@@ -100,4 +101,4 @@ def distill(
                 known_truth(model.task, held_out),
             ),
         )
-        return run.finish(model, tokenizer, history, held_out, None, default)
+        return run.finish(model, tokenizer, learned, held_out, None, default)

@@ -28,7 +28,6 @@ from fastbert.recipes.outcome import write_model
 from fastbert.recipes.run_folder import (
     TOKENIZER,
     TOKENS,
-    KeptStage,
     claim,
     clear,
     has_begun,
@@ -36,14 +35,22 @@ from fastbert.recipes.run_folder import (
     remove,
     write_run,
 )
+from fastbert.recipes.stages import Learned, Walk
 from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer
-from fastbert.training.scheme import DISTILLATION, FINE_TUNING, Scheme, paper
+from fastbert.training.answers import TeacherAnswers
+from fastbert.training.scheme import (
+    DISTILLATION,
+    EXITS,
+    FINE_TUNING,
+    TOLERANCE,
+    WARM_UP,
+    Scheme,
+    SchemeSettings,
+)
 from fastbert.training.stage import StageSettings, has_native_bf16
 from fastbert.training.stream import TrainingTexts
 from fastbert.training.tokens import TokenFile
-from fastbert.training.trainee import Trainee
-from fastbert.training.trainer import run_stage
 
 logger = logging.getLogger(__name__)
 
@@ -64,16 +71,31 @@ class StudentSettings:
     direction: Direction = "student-teacher"
     cache_hidden_states: bool = False
 
-    def scheme(
-        self, fine_tuning: StageSettings = FINE_TUNING, *, label_smoothing: float = 0.0
-    ) -> Scheme:
-        """Return the paper's scheme with these settings of its last stage."""
-        return paper(
+    def scheme_settings(
+        self,
+        fine_tuning: StageSettings = FINE_TUNING,
+        *,
+        label_smoothing: float = 0.0,
+        tolerance: float = TOLERANCE,
+    ) -> SchemeSettings:
+        """Return the numbers of any scheme with these of its stages.
+
+        Stages that have no settings here take steps, seed and precision of `fine_tuning`.
+        """
+
+        def like_the_first(stage: StageSettings) -> StageSettings:
+            own = ("epochs", "learning_rate", "students_learning_rate", "warmup", "weight_decay")
+            return replace(fine_tuning, **{name: getattr(stage, name) for name in own})
+
+        return SchemeSettings(
             fine_tuning,
             self.stage,
+            like_the_first(WARM_UP),
+            like_the_first(EXITS),
             label_smoothing=label_smoothing,
             direction=self.direction,
             cache_hidden_states=self.cache_hidden_states,
+            tolerance=tolerance,
         )
 
 
@@ -135,6 +157,12 @@ class Run:
                 self.folder, keys[0].replace("_", " "),
             )  # fmt: skip
         return replace(stage, bf16=began)
+
+    def settle(self, scheme: Scheme) -> Scheme:
+        """Return a scheme with bfloat16 on or off in each of its stages."""
+        return scheme.map_settings(
+            lambda stage: self.settle_bf16(stage.settings, "stages", stage.name, "settings")
+        )
 
     def begin(
         self,
@@ -232,27 +260,27 @@ class Run:
         model: FastBertModel,
         tokenizer: TextTokenizer,
         texts: TrainingTexts,
-    ) -> dict[str, list[dict[str, float]]]:
-        """Train a model in place, stage by stage; return the history of each by name.
+        answers: TeacherAnswers | None = None,
+    ) -> Learned:
+        """Train a model in place, stage by stage; one that is finished already is loaded.
 
-        A stage that is finished already is loaded.
+        Args:
+            scheme: What to do.
+            model: The model.
+            tokenizer: The run's.
+            texts: What is learned from.
+            answers: Of another model that teaches it; None where the first stage makes the teacher.
+
+        Raises:
+            TrainingError: A stage needs labels and there are none, or a loss is not a number.
         """
-        histories = {}
-        for stage in scheme:
-            kept = KeptStage(self.folder, stage.name)
-            parts = Trainee(model, stage)
-            history = kept.finished(parts)
-            if history is None:
-                history = run_stage(stage, model, tokenizer, texts, kept.work, resume=self.resumed)
-                kept.keep(parts, history)
-            histories[stage.name] = history
-        return histories
+        return Walk(model, tokenizer, texts, self.folder, self.resumed).through(scheme, answers)
 
     def finish(
         self,
         model: FastBertModel,
         tokenizer: TextTokenizer,
-        history: dict[str, list[dict[str, float]]],
+        learned: Learned,
         held_out: Sequence[Example],
         test: Sequence[Example] | None,
         default: Goal,
@@ -266,7 +294,7 @@ class Run:
             self.folder / TOKENIZER,
             replace(
                 _config(model, tokenizer.max_length),
-                training=_without_places(self.settings) | {"history": history},
+                training=_without_places(self.settings) | learned.told(),
             ),
             held_out,
             test,

@@ -24,9 +24,9 @@ from fastbert.errors import FolderError, TrainingError
 RUN_FILE, LOCK = "run.json", "run.lock"
 MARK = "a training run of fastbert"
 LAYOUT = 2  # of the folder; in version 0.2 the stages had names of their own in it
-STAGES, TOKENS, TOKENIZER = "stages", "tokens", "tokenizer"
+STAGES, TOKENS, TOKENIZER, ANSWERS = "stages", "tokens", "tokenizer", "answers"
 STAGED_RUN_FILE = f"{RUN_FILE}.part"
-PARTS = (STAGES, TOKENS, TOKENIZER, STAGED_RUN_FILE)
+PARTS = (STAGES, TOKENS, TOKENIZER, ANSWERS, STAGED_RUN_FILE)
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,13 @@ from fastbert.shape import TeacherHead
 from fastbert.tasks.single_label import SingleLabel
 from fastbert.tasks.task import Task
 from fastbert.text import TextTokenizer
-from fastbert.training.scheme import FINE_TUNING
+from fastbert.training.scheme import (
+    DEFAULT_SCHEME,
+    FINE_TUNING,
+    TOLERANCE,
+    Scheme,
+    scheme_named,
+)
 from fastbert.training.stage import StageSettings, refuse_several_devices
 from fastbert.training.stream import TrainingTexts
 
@@ -43,6 +49,8 @@ def train(
     fine_tuning: StageSettings = FINE_TUNING,
     label_smoothing: float = 0.0,
     students: StudentSettings | None = None,
+    scheme: str | Scheme = DEFAULT_SCHEME,
+    tolerance: float = TOLERANCE,
     max_drop: float = DEFAULT_MAX_DROP,
     resume: bool = False,
 ) -> FastBertClassifier:
@@ -61,6 +69,11 @@ def train(
         fine_tuning: Settings of stage 1.
         label_smoothing: Share of the probability that stage 1 spreads over all classes.
         students: What the students look like, and the settings of stage 2.
+        scheme: How the exits are trained: one of `fastbert.training.scheme.SCHEMES`, or one of
+            your own. That brings its own settings, so `fine_tuning`, `label_smoothing`,
+            `tolerance` and those of `students` but what they look like are not read.
+        tolerance: How much of the metric the last exit may lose on dev, as a share, in a scheme
+            that trains all parts together; where it loses more, `paper` is done instead.
         max_drop: How much worse than the full model the default may be, as a share.
         resume: Go on with a run that was stopped.
 
@@ -68,6 +81,7 @@ def train(
         DataError: A file cannot be used.
         BackboneError: The encoder cannot be used.
         TrainingError: There is a stopped run, one of other settings, or the loss is not a number.
+        ValueError: There is no scheme of that name, or the tolerance is below 0.
     """
     columns, students = columns or Columns(), students or StudentSettings()
     default = Goal(max_drop=max_drop)
@@ -78,7 +92,11 @@ def train(
         fine_tuning = run.settle_bf16(fine_tuning, "fine_tuning")
         student_stage = run.settle_bf16(students.stage, "students", "stage")
         students = replace(students, stage=student_stage)
-        set_seed(fine_tuning.seed)
+        numbers = students.scheme_settings(
+            fine_tuning, label_smoothing=label_smoothing, tolerance=tolerance
+        )
+        chosen = run.settle(scheme if isinstance(scheme, Scheme) else scheme_named(scheme, numbers))
+        set_seed(chosen.stages[0].settings.seed)
         teacher = teacher_to_train(model, files.task, teacher_head, students.shape)
         fastbert = FastBertModel(teacher, students.shape)
         settings = {
@@ -93,15 +111,12 @@ def train(
             "label_smoothing": label_smoothing,
             "fine_tuning": asdict(fine_tuning),
             "students": asdict(students),
+            **chosen.told(),
         }
         tokenizer = run.begin(model, fastbert, files.contents, settings)
-        history = run.train(
-            students.scheme(fine_tuning, label_smoothing=label_smoothing),
-            fastbert,
-            tokenizer,
-            files.tokenised(run, tokenizer),
-        )
-        return run.finish(fastbert, tokenizer, history, files.dev, files.test, default)
+        tokenised = files.tokenised(run, tokenizer)
+        learned = run.train(chosen, fastbert, tokenizer, tokenised)
+        return run.finish(fastbert, tokenizer, learned, files.dev, files.test, default)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,12 @@ from huggingface_hub import ModelCard, ModelCardData
 from fastbert.folder.config import EarlyExitConfig
 from fastbert.folder.names import CARD_FILE, FIGURE_FILE
 
+STAGES = {
+    "teacher": "Fine-tuning",
+    "students": "Distillation of the students",
+    "exits": "Training of all parts together",
+    "polish": "Last training of the students",
+}
 MOST_LABELS = 30  # that are named one by one
 _HUB_NAME = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*")
 
@@ -207,18 +213,35 @@ def _training(config: EarlyExitConfig) -> str:
         facts.append(
             "- The encoder and its last classifier were taken as they were; only students are new"
         )
-    stages = {"Fine-tuning": training.get("fine_tuning")}
-    stages["Distillation of the students"] = training.get("students", {}).get("stage")
-    for name, stage in stages.items():
-        if stage:
-            facts.append(
-                f"- {name}: {stage['epochs']} epochs, learning rate {stage['learning_rate']:g}, "
-                f"batches of {stage['batch_size'] * stage['gradient_accumulation']}, "
-                f"seed {stage['seed']}"
-            )
+    if why := training.get("given_up"):
+        facts.append(
+            f"- Scheme: {why['fallback']}, because {why['scheme']} left its last exit with "
+            f"{why['metric']} {why['full']:.4f} on dev where the teacher before had "
+            f"{why['teacher']:.4f}, and {why['tolerance']:g} may be lost"
+        )
+    elif scheme := training.get("scheme"):
+        facts.append(f"- Scheme: {scheme}")
+    for name, stage in _stages(training).items():
+        facts.append(
+            f"- {name}: {stage['epochs']} epochs, learning rate {stage['learning_rate']:g}, "
+            f"batches of {stage['batch_size'] * stage['gradient_accumulation']}, "
+            f"seed {stage['seed']}"
+        )
     if versions := config.versions:
         facts.append("- Written by " + ", ".join(f"{name} {versions[name]}" for name in versions))
     return "## How it was trained\n\n" + "\n".join(facts) if facts else ""
+
+
+def _stages(training: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the settings of the stages that made the model, each by what it does."""
+    done = training["fallback"] if "given_up" in training else training
+    if "stages" in done:
+        return {STAGES.get(name, name): each["settings"] for name, each in done["stages"].items()}
+    stages = {
+        STAGES["teacher"]: training.get("fine_tuning"),
+        STAGES["students"]: training.get("students", {}).get("stage"),
+    }
+    return {name: stage for name, stage in stages.items() if stage}
 
 
 def _hub_name(model: Any) -> str | None:

@@ -75,7 +75,9 @@ class HiddenCache:
         logits = np.empty((len(lengths), model.task.outputs), np.float32)
         progress, done = Progress("hidden states", len(lengths), "row"), 0
         for batch in batches:
-            tokens = {name: tensor for name, tensor in batch.items() if name != "row"}
+            tokens = {
+                name: tensor.to(model.device) for name, tensor in batch.items() if name != "row"
+            }
             with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
                 readings, answers = model.teach(**tokens)
             stacked = torch.stack([reading.half() for reading in readings], dim=2)

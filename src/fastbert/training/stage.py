@@ -1,7 +1,7 @@
 """A stage as a value: what trains, the loss, the settings, and what the best epoch is chosen by.
 
-A scheme is a tuple of stages (`scheme.py`); `trainer.py` runs any of them. A new way to train is a
-new loss in a new `Stage`, and nothing else.
+A scheme is a few stages in their order (`scheme.py`); `trainer.py` runs any of them. A new way to
+train is a new loss in a new `Stage`, and nothing else.
 """
 
 import os
@@ -11,11 +11,13 @@ from enum import Enum
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fastbert.errors import TrainingError
 from fastbert.nn.objectives import TorchTask
+
+STUDENTS_FASTER = 10  # times the rate of what is pretrained, where both learn
 
 
 class Part(Enum):
@@ -62,6 +64,8 @@ class StageSettings:
     Args:
         epochs: Passes over the examples.
         learning_rate: Peak of the linear warm-up and decay.
+        students_learning_rate: That of the students where the backbone learns beside them; None
+            for ten times the other, because they are new and it is not.
         batch_size: Examples of one forward pass on one device.
         gradient_accumulation: Batches whose gradients are added before a step.
         warmup: Share of the steps in which the learning rate rises.
@@ -82,14 +86,17 @@ class StageSettings:
     bf16: bool | None = None
     checkpoint_steps: int = 500
     report_to: str = "none"
+    students_learning_rate: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that would train nothing."""
         for name in ("epochs", "batch_size", "gradient_accumulation", "checkpoint_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        for name in ("learning_rate", "students_learning_rate"):
+            rate = getattr(self, name)
+            if rate is not None and not rate > 0:
+                raise ValueError(f"{name} must be above 0, got {rate}")
 
     @property
     def computes_bf16(self) -> bool:
@@ -104,13 +111,22 @@ class Lesson:
     Args:
         exits: The logits of all exits, the teacher's last; the teacher's alone where the stage
             does not train students.
-        labels: The right answers, where the stage needs labels.
+        labels: The right answers; None where no text has one. Those of rows that are not
+            `labelled` mean nothing.
         objective: The losses of the task.
+        labelled: Which rows have a label; None where all have, or none has.
+        taught: What the scheme's fixed teacher answered, where the stage asks for it.
+        progress: How much of the stage is done, from 0 to 1; 1 on dev.
+        step: The number of the step, counted from 0; None on dev.
     """
 
     exits: Float[Tensor, "exits rows outputs"]
     labels: Tensor | None
     objective: TorchTask
+    labelled: Bool[Tensor, " rows"] | None = None
+    taught: Float[Tensor, "rows outputs"] | None = None
+    progress: float = 1.0
+    step: int | None = None
 
 
 Loss = Callable[[Lesson], Tensor]
@@ -125,9 +141,15 @@ class Stage:
         trains: The parts that learn; the others are frozen and answer without dropout.
         loss: What is minimised, for a batch.
         settings: Epochs, learning rate and the like.
-        needs_labels: Whether it reads the labelled texts alone, and their labels.
-        best_by: `loss`, where low is best, or the first `metric` of the task, where high is best.
+        labels: `every` reads the labelled texts alone; `some` reads all texts, and cannot do
+            without labels; `none` can.
+        best_by: `loss`, where low is best, or the first `metric` of the task or the `area` under
+            the curve of that metric against speed, where high is best.
         cache_hidden_states: Run the backbone once and keep what the students read on disk.
+        taught: Whether the loss is told what the fixed teacher answered: the teacher as the
+            stages before have left it, or another model.
+        detached: Whether an exit teaches only the layers since the exit before it: the hidden
+            states are cut off after each exit.
 
     Raises:
         ValueError: It would train nothing, or cache what changes.
@@ -137,9 +159,11 @@ class Stage:
     trains: frozenset[Part]
     loss: Loss
     settings: StageSettings
-    needs_labels: bool
-    best_by: Literal["loss", "metric"] = "loss"
+    labels: Literal["every", "some", "none"] = "none"
+    best_by: Literal["loss", "metric", "area"] = "loss"
     cache_hidden_states: bool = False
+    taught: bool = False
+    detached: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
@@ -155,3 +179,21 @@ class Stage:
     def asks_students(self) -> bool:
         """Whether the loss is told what the students answer."""
         return Part.STUDENTS in self.trains
+
+    @property
+    def trains_all(self) -> bool:
+        """Whether backbone, teacher and students learn together."""
+        return self.trains == set(Part)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether it cannot do without labels."""
+        return self.labels != "none"
+
+    @property
+    def students_learning_rate(self) -> float:
+        """The students' peak rate: that of the settings, or faster than what is pretrained."""
+        if self.settings.students_learning_rate is not None:
+            return self.settings.students_learning_rate
+        faster = STUDENTS_FASTER if Part.BACKBONE in self.trains else 1
+        return faster * self.settings.learning_rate

@@ -42,7 +42,7 @@ class TrainingTexts:
 
 
 class TextStream(IterableDataset[Item]):
-    """Tokens in training order: `tokens`, the number of the `row`, and its `label`."""
+    """Tokens in training order: `tokens`, the number of the `row`, and labels where there are."""
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class TextStream(IterableDataset[Item]):
         batch_size: int,
         seed: int | None,
         labels: Decisions | None = None,
+        labelled_alone: bool = False,
         first_row: int = 0,
     ) -> None:
         """Describe the stream; nothing is read yet.
@@ -59,11 +60,12 @@ class TextStream(IterableDataset[Item]):
             tokens: Of all texts.
             batch_size: How many neighbours should be of similar length.
             seed: Of the order; None keeps the order of the source.
-            labels: Where they are given, only so many texts as there are labels are read.
+            labels: The right answers to the first texts.
+            labelled_alone: Read only so many texts as there are labels.
             first_row: The number that the first text gets.
         """
         self.tokens = tokens
-        self.rows = len(tokens) if labels is None else len(labels)
+        self.rows = len(labels) if labelled_alone and labels is not None else len(tokens)
         self.batch_size = batch_size
         self.seed = seed
         self.labels = labels
@@ -88,7 +90,12 @@ class TextStream(IterableDataset[Item]):
 
     def _item(self, index: int) -> Item:
         item = {"row": self.first_row + index, "tokens": self.tokens[index]}
-        return item if self.labels is None else item | {"label": self.labels[index]}
+        if self.labels is None:
+            return item
+        is_labelled = index < len(self.labels)
+        # The place of a label that is missing is filled, so that a batch has one shape.
+        label = self.labels[index] if is_labelled else np.zeros_like(self.labels[0])
+        return item | {"label": label, "labelled": is_labelled}
 
     def _order(self, lengths: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Shuffle, sort each group of batches by length, shuffle the batches of each group."""
@@ -112,6 +119,7 @@ def collator(tokenizer: TextTokenizer) -> Callable[[list[Item]], dict[str, Tenso
         batch["row"] = torch.tensor([item["row"] for item in items])
         if "label" in items[0]:
             batch["labels"] = torch.tensor(np.array([item["label"] for item in items]))
+            batch["labelled"] = torch.tensor([item["labelled"] for item in items])
         return batch
 
     return collate

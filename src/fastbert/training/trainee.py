@@ -21,6 +21,7 @@ class Trainee(nn.Module):
         super().__init__()
         self._model = (model,)  # in a tuple, so that not all of it is the Trainer's
         self.asks_students = stage.asks_students
+        self.detached = stage.detached
         self.cache: HiddenCache | None = None
         model.eval()
         for name, weight in model.named_parameters():
@@ -56,10 +57,14 @@ class Trainee(nn.Module):
             answered = model.teacher(attention_mask=attention_mask, **tokens)
             logits: Tensor = answered.logits
             return logits[None]
-        if self.cache is None:
+        if self.cache is not None:
+            readings, teacher = self.cache.teach(row, attention_mask)
+            return all_exits(model.ask_students(readings, attention_mask), teacher)
+        if not self.detached:
             return model(attention_mask=attention_mask, **tokens)
-        readings, teacher = self.cache.teach(row, attention_mask)
-        return all_exits(model.ask_students(readings, attention_mask), teacher)
+        start = model.backbone.start(attention_mask=attention_mask, **tokens)
+        alone, teacher = model.teach_from(start, detached=True)
+        return all_exits(model.ask_students(alone, attention_mask), teacher)
 
 
 def part_of(model: FastBertModel, name: str) -> Part:

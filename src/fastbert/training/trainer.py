@@ -4,17 +4,14 @@ Everything a training loop does is the Trainer's: mixed precision, accumulation,
 logging, resuming. A stage only brings what trains and a loss.
 """
 
-import hashlib
-from collections.abc import Sequence
-from functools import partial
-from itertools import chain
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from transformers import (
     EvalPrediction,
     PrinterCallback,
@@ -23,34 +20,36 @@ from transformers import (
     TrainingArguments,
 )
 
-from fastbert.exits.criteria import EntropyCriterion
+from fastbert.errors import TrainingError
 from fastbert.exits.recorded import RecordedExits
 from fastbert.nn.model import FastBertModel
 from fastbert.nn.objectives import TorchTask, objective_of
-from fastbert.tasks.metrics import agreement
-from fastbert.tasks.task import Decisions, Task
+from fastbert.tasks.task import Task
 from fastbert.text import TextTokenizer
+from fastbert.training.answers import TeacherAnswers
 from fastbert.training.callbacks import StageProgress, StopOnBrokenLoss
 from fastbert.training.checkpoints import CheckpointWriter, last_whole_checkpoint
-from fastbert.training.hidden_cache import HiddenCache
+from fastbert.training.judging import judged
+from fastbert.training.passes import hidden_states
 from fastbert.training.stage import Lesson, Stage, StageSettings
 from fastbert.training.stream import TextStream, TrainingTexts, collator
 from fastbert.training.trainee import Trainee
-
-WATCHED_SPEED = 0.5  # at which the paper follows the training
 
 
 class StageTrainer(Trainer):
     """The Trainer with the loss of a stage."""
 
-    def __init__(self, *, stage: Stage, task: Task, **kwargs: Any) -> None:
-        """Set the loss, and say that it is not divided by the rows of a whole accumulation.
+    def __init__(
+        self, *, stage: Stage, task: Task, answers: TeacherAnswers | None, **kwargs: Any
+    ) -> None:
+        """Set the loss and what it is told, not divided by the rows of a whole accumulation.
 
         The Trainer takes it from a classifier's `**kwargs` that the model does so, and leaves out
         its own division by the number of batches.
         """
         super().__init__(**kwargs)
         self.stage = stage
+        self.answers = answers if stage.taught else None
         self.objective: TorchTask = objective_of(task)
         self.model_accepts_loss_kwargs = False
 
@@ -69,11 +68,35 @@ class StageTrainer(Trainer):
             loss, exits = self._learn(model, **inputs)
         return loss, exits.transpose(0, 1), inputs["row"]
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Give the students their own learning rate where others learn beside them."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        rate = self.stage.students_learning_rate
+        if rate == self.stage.settings.learning_rate:
+            return optimizer
+        assert isinstance(self.model, Trainee)
+        students = {id(weight) for weight in self.model.model.students.parameters()}
+        for group in list(optimizer.param_groups):
+            weights = group["params"]
+            group["params"] = [weight for weight in weights if id(weight) not in students]
+            faster = [weight for weight in weights if id(weight) in students]
+            optimizer.add_param_group({**group, "params": faster, "lr": rate})
+        return optimizer
+
     def _learn(
-        self, model: nn.Module, labels: Tensor | None = None, **inputs: Tensor
+        self,
+        model: nn.Module,
+        labels: Tensor | None = None,
+        labelled: Tensor | None = None,
+        **inputs: Tensor,
     ) -> tuple[Tensor, Tensor]:
         exits = model(**inputs)
-        return self.stage.loss(Lesson(exits, labels, self.objective)), exits.float()
+        taught = None if self.answers is None else self.answers.to(inputs["row"])
+        lesson = Lesson(exits, labels, self.objective, labelled, taught)
+        if model.training:
+            step, steps = self.state.global_step, self.state.max_steps
+            lesson = replace(lesson, progress=step / steps, step=step)
+        return self.stage.loss(lesson), exits.float()
 
 
 def run_stage(
@@ -83,6 +106,7 @@ def run_stage(
     texts: TrainingTexts,
     folder: Path,
     *,
+    answers: TeacherAnswers | None = None,
     resume: bool = False,
 ) -> list[dict[str, float]]:
     """Train parts of `model` in place, and leave them with their best weights on dev.
@@ -94,25 +118,27 @@ def run_stage(
         texts: What is learned from.
         folder: Where checkpoints, and the cache if any, go. A cache that lies there already is used
             if it was made of these weights and texts.
+        answers: Of the fixed teacher, to all of train and then all of dev; for stages that ask for
+            them.
         resume: Go on from the last whole checkpoint in `folder`, if there is one.
 
     Returns:
-        The history: for each epoch its number, the loss and the metrics on dev and, where students
-        are asked, at the paper's speed 0.5, agreement with the teacher and the mean exit layer.
-        Empty without dev.
+        The history: for each epoch its number, the loss on dev and what `judging.py` tells. Empty
+        without dev.
 
     Raises:
-        TrainingError: The loss is not a number.
+        TrainingError: The loss is not a number, or there are no labels where the stage needs them.
     """
+    refuse_without_labels(stage, texts)
     train, dev = _streams(stage, texts)
     trainee = Trainee(model, stage)
     if stage.cache_hidden_states:
-        streams = [train] if dev is None else [train, dev]
-        trainee.cache = _cache(model, tokenizer, streams, folder, stage.settings)
-    best_by = "loss" if stage.best_by == "loss" else next(iter(model.task.metrics))
+        trainee.cache = hidden_states(model, tokenizer, texts, folder, stage.settings)
+    best_by = next(iter(model.task.metrics)) if stage.best_by == "metric" else stage.best_by
     trainer = StageTrainer(
         stage=stage,
         task=model.task,
+        answers=answers,
         model=trainee,
         args=_arguments(stage.settings, folder, best_by if dev else None),
         train_dataset=train,
@@ -120,10 +146,10 @@ def run_stage(
         data_collator=collator(tokenizer),
         callbacks=[
             StageProgress(stage.name, best_by),
-            StopOnBrokenLoss(stage.name),
             CheckpointWriter(stage.settings.checkpoint_steps),
+            StopOnBrokenLoss(stage.name),  # after the one that asks for checkpoints
         ],
-        compute_metrics=partial(_judged, model.task, texts.dev_labels),
+        compute_metrics=_judge(model.task, texts, answers if stage.taught else None),
     )
     model.to(trainer.args.device)
     trainer.remove_callback(PrinterCallback)
@@ -137,12 +163,28 @@ def run_stage(
     return _history(trainer.state.log_history)
 
 
+def refuse_without_labels(stage: Stage, texts: TrainingTexts) -> None:
+    """Refuse a stage that needs labels where no text has one.
+
+    Raises:
+        TrainingError: It does.
+    """
+    if stage.needs_labels and texts.labels is None:
+        raise TrainingError(
+            f"{stage.name}: this stage learns from labels, and no text has one; give labelled "
+            "texts, or choose a scheme that needs none"
+        )
+
+
 def _streams(stage: Stage, texts: TrainingTexts) -> tuple[TextStream, TextStream | None]:
     """Return what a stage reads of the texts, in training order, and of dev in its own."""
     settings = stage.settings
-    labels, dev_labels = (texts.labels, texts.dev_labels) if stage.needs_labels else (None, None)
     train = TextStream(
-        texts.train, batch_size=settings.batch_size, seed=settings.seed, labels=labels
+        texts.train,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        labels=texts.labels if stage.needs_labels else None,
+        labelled_alone=stage.labels == "every",
     )
     if texts.dev is None:
         return train, None
@@ -150,51 +192,23 @@ def _streams(stage: Stage, texts: TrainingTexts) -> tuple[TextStream, TextStream
         texts.dev,
         batch_size=settings.batch_size,
         seed=None,
-        labels=dev_labels,
-        first_row=train.rows,
+        labels=texts.dev_labels if stage.needs_labels else None,
+        first_row=len(texts.train),
     )
     return train, dev
 
 
-def _judged(task: Task, truth: Decisions | None, prediction: EvalPrediction) -> dict[str, float]:
-    """Return what the paper's Figure 7 follows through the epochs; dev comes in its own order."""
-    exits = RecordedExits(np.moveaxis(np.asarray(prediction.predictions), 1, 0))
-    answered = exits.replay(EntropyCriterion(WATCHED_SPEED))
-    answers = task.decide(answered.logits)
-    name, metric = next(iter(task.metrics.items()))
-    figures = {} if truth is None else {name: metric.score(answers, truth)}
-    if exits.num_exits == 1:
-        return figures
-    return figures | {
-        "agreement": agreement(task, answers, task.decide(exits.recorded[-1])),
-        "mean_exit_layer": float(answered.exit_layer.mean()),
-    }
+def _judge(
+    task: Task, texts: TrainingTexts, answers: TeacherAnswers | None
+) -> Callable[[EvalPrediction], dict[str, float]]:
+    """Return what judges an epoch on dev, which comes in its own order."""
+    taught = None if answers is None else task.decide(answers.logits[len(texts.train) :])
 
+    def judge(prediction: EvalPrediction) -> dict[str, float]:
+        recorded = np.moveaxis(np.asarray(prediction.predictions), 1, 0)
+        return judged(task, RecordedExits(recorded), texts.dev_labels, taught)
 
-def _cache(
-    model: FastBertModel,
-    tokenizer: TextTokenizer,
-    streams: Sequence[TextStream],
-    folder: Path,
-    settings: StageSettings,
-) -> HiddenCache:
-    """Return the hidden states of the rows of all streams: those in `folder` if they are these."""
-    bf16 = settings.computes_bf16
-    digest = hashlib.sha256(f"bf16 {bf16}".encode())
-    for stream in streams:
-        digest.update(repr((stream.first_row, stream.rows, stream.tokens.hashes)).encode())
-    for name, weight in model.teacher.state_dict().items():
-        digest.update(name.encode() + weight.detach().cpu().contiguous().numpy().tobytes())
-    identity = digest.hexdigest()
-    if cache := HiddenCache.load(folder, identity):
-        return cache
-    lengths = np.concatenate([stream.tokens.lengths(0, stream.rows) for stream in streams])
-    loaders = [  # batches of similar length
-        DataLoader(stream, settings.batch_size, collate_fn=collator(tokenizer))
-        for stream in streams
-    ]
-    batches = chain.from_iterable(loaders)
-    return HiddenCache.build(model, batches, lengths, folder, identity=identity, bf16=bf16)
+    return judge
 
 
 def _history(logs: Sequence[dict[str, float]]) -> list[dict[str, float]]:
