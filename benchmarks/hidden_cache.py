@@ -16,13 +16,12 @@ from pathlib import Path
 import torch
 from machine import SHARED, require_shared, write_result
 from stages import learn
-from students import MAX_LENGTH
+from students import MAX_LENGTH, Trial
 
 from fastbert.data.example import Columns, Example
 from fastbert.data.read import load_examples
 from fastbert.nn.model import FastBertModel
 from fastbert.nn.teachers import trained_teacher
-from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer
 from fastbert.training.scheme import DISTILLATION, SchemeSettings, paper
 from fastbert.training.stage import has_native_bf16
@@ -62,7 +61,7 @@ def time_distillation(
     teacher: Path, texts: list[Example], work: Path, cached: bool, bf16: bool
 ) -> float:
     """Return the seconds of stage 2 from its first text to its last step."""
-    model = FastBertModel(trained_teacher(teacher), StudentShape())
+    model = FastBertModel(trained_teacher(teacher), Trial.heads)
     tokenizer = TextTokenizer.from_folder(teacher, MAX_LENGTH)
     stage = replace(DISTILLATION, epochs=EPOCHS, bf16=bf16, checkpoint_steps=10_000)
     start = time.perf_counter()

@@ -30,7 +30,6 @@ from fastbert.folder.config import DefaultPoint, EarlyExitConfig
 from fastbert.folder.write import seal, staged_folder
 from fastbert.nn.model import FastBertModel
 from fastbert.nn.teachers import teacher_to_train
-from fastbert.shape import StudentShape
 from fastbert.tasks.single_label import SingleLabel
 from fastbert.text import TextTokenizer
 from fastbert.training.scheme import FINE_TUNING, SchemeSettings, paper
@@ -47,7 +46,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--epochs", type=int, default=FINE_TUNING.epochs)
     parser.add_argument("--learning-rate", type=float, default=FINE_TUNING.learning_rate)
-    parser.add_argument("--pooling", default=Trial.pooling)
+    parser.add_argument("--heads", default=Trial.heads)
     parser.add_argument("--direction", default=Trial.direction)
     parser.add_argument("--student-epochs", type=int, default=Trial.epochs)
     parser.add_argument("--student-learning-rate", type=float, default=Trial.learning_rate)
@@ -61,7 +60,7 @@ def main() -> None:
 
     trials = [
         Trial(
-            options.pooling,
+            options.heads,
             options.direction,
             options.student_learning_rate,
             options.student_epochs,
@@ -121,7 +120,7 @@ def fine_tune_teacher(
     stage = replace(FINE_TUNING, epochs=epochs, learning_rate=learning_rate)
     start = time.perf_counter()
     first, _ = paper(SchemeSettings(stage)).stages
-    model = FastBertModel(teacher, StudentShape())
+    model = FastBertModel(teacher, Trial.heads)
     learn(first, model, tokenizer, train, dev[:2_000], folder / "checkpoints")
     minutes = (time.perf_counter() - start) / 60
     shutil.rmtree(folder / "checkpoints")
@@ -167,7 +166,7 @@ def keep_model(
             model.task,
             model.num_exits,
             MAX_LENGTH,
-            model.student_shape,
+            model.student_shapes,
             default=DefaultPoint({"name": "entropy"}, (speed,) * (model.num_exits - 1)),
         )
         seal(staging, config)

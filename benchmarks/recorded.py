@@ -13,7 +13,8 @@ from fastbert.calibration.solve import Calibration
 from fastbert.exits.criteria import EntropyCriterion, Measure
 from fastbert.exits.measures import MEASURES, Entropy
 from fastbert.exits.recorded import RecordedExits
-from fastbert.shape import ModelShape, StudentShape
+from fastbert.head_shapes import heads_by_depth
+from fastbert.shape import ModelShape
 from fastbert.tasks.single_label import SingleLabel
 
 
@@ -35,7 +36,9 @@ def recorded_runs() -> list[Run]:
         dataset, seed = re.fullmatch(r"logits_(.+)_seed(\d+)", name).groups()  # type: ignore[union-attr]  # the glob says it matches
         arrays = np.load(RESULTS / f"{name}.npz")
         quality = json.loads((RESULTS / f"quality_{dataset}.json").read_text(encoding="utf-8"))
-        shape = shape_of(arrays["dev_logits"].shape[-1], quality["students"][0]["pooling"])
+        told = quality["students"][0]  # earlier ones had no other heads than the paper's
+        heads = told.get("heads") or f"paper/{told['pooling']}"
+        shape = shape_of(arrays["dev_logits"].shape[-1], heads)
         dev, test = (_rows(arrays, split, shape) for split in ("dev", "test"))
         runs.append(Run(dataset, int(seed), dev, test))
     return runs
@@ -59,9 +62,9 @@ def task_of(classes: int) -> SingleLabel:
     return SingleLabel(tuple(map(str, range(classes))))
 
 
-def shape_of(classes: int, pooling: Any = "first") -> ModelShape:
+def shape_of(classes: int, heads: str = "paper") -> ModelShape:
     """Return the widths of e5-small-12l-en-zh, the encoder of all runs, with its students."""
-    return ModelShape(384, 1536, 12, classes, students=StudentShape(pooling))
+    return ModelShape(384, 1536, 12, classes, heads_by_depth(heads, 11))
 
 
 def _rows(arrays: Any, split: str, shape: ModelShape) -> Calibration:

@@ -138,7 +138,7 @@ def settings_of(
     rows = pool["doubts"].shape[1]
     order = np.random.default_rng([split, size, len(dataset)]).permutation(rows)
     dev, rest = order[:size], order[size:]
-    costs = RowCosts(pool["layer"][dev], pool["student"][dev])
+    costs = RowCosts(pool["layer"][dev], pool["student"][:, dev])
     path = threshold_path(pool["doubts"][:, dev], 1 - pool["believed"][:, dev], costs)
     worse = np.maximum(pool["wrong"] - pool["wrong"][-1], 0)
     better = np.maximum(pool["wrong"][-1] - pool["wrong"], 0)

@@ -1,4 +1,4 @@
-"""Which students learn best from one frozen teacher: pooling, direction, learning rate, epochs.
+"""Which students learn best from one frozen teacher: heads, direction, learning rate, epochs.
 
     python benchmarks/students.py TEACHER DATASET WORK
 
@@ -27,7 +27,6 @@ from fastbert.nn.backend import batch_tensors
 from fastbert.nn.model import FastBertModel, all_exits
 from fastbert.nn.objectives import Direction
 from fastbert.nn.teachers import trained_teacher
-from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer, batches_of_similar_length
 from fastbert.training.scheme import DISTILLATION, SchemeSettings, paper
 
@@ -38,7 +37,7 @@ TRAIN_ROWS, MAX_LENGTH = 20_000, 128
 class Trial:
     """One way to make students."""
 
-    pooling: Any = "first"
+    heads: str = "paper"
     direction: Direction = "student-teacher"
     learning_rate: float = 2e-4
     epochs: int = 5
@@ -47,11 +46,11 @@ class Trial:
 
 TRIALS = [
     Trial(),
-    Trial(pooling="mean"),
+    Trial(heads="paper/mean"),
     Trial(direction="teacher-student"),
     Trial(learning_rate=1e-3),
     Trial(learning_rate=1e-3, epochs=10),
-    Trial(pooling="mean", learning_rate=1e-3),
+    Trial(heads="paper/mean", learning_rate=1e-3),
 ]
 
 
@@ -92,7 +91,7 @@ def teach_students(
 ) -> tuple[FastBertModel, TextTokenizer]:
     """Put fresh students on a teacher and distil them."""
     set_seed(trial.seed)
-    model = FastBertModel(trained_teacher(teacher), StudentShape(trial.pooling))
+    model = FastBertModel(trained_teacher(teacher), trial.heads)
     tokenizer = TextTokenizer.from_folder(teacher, MAX_LENGTH)
     stage = replace(
         DISTILLATION, learning_rate=trial.learning_rate, epochs=trial.epochs, seed=trial.seed

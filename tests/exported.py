@@ -53,7 +53,7 @@ def traced_once(model: FastBertModel, *, gives_segments: bool) -> list[ModelProt
 
 def _hash(model: FastBertModel) -> str:
     """Return a hash of all that a trace depends on."""
-    digest = hashlib.sha256(f"{model}{model.student_shape}{model.teacher.config}".encode())
+    digest = hashlib.sha256(f"{model}{model.student_shapes}{model.teacher.config}".encode())
     for name, weight in model.state_dict().items():
         digest.update(name.encode() + weight.cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -50,7 +50,7 @@ from tests.tiny_data import LABELS, examples
 from tests.tiny_folder import MAX_LENGTH, SPEEDS, WORDS, save_model
 
 
-@pytest.fixture(scope="module", params=["first", "mean"])
+@pytest.fixture(scope="module", params=["paper/first/8", "paper/mean/8:1,queries/3/8:1,mean"])
 def classifier(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> FastBertClassifier:

@@ -5,13 +5,12 @@ it gave to the calibration's own texts, in torch.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastbert import CalibrationError, FastBertClassifier
+from fastbert import CalibrationError, FastBertClassifier, PaperHead
 from fastbert.calibration.goal import Goal
 from fastbert.folder.read import open_folder
 
@@ -66,13 +65,14 @@ def test_calibrating_it_again_writes_the_schema_of_today(
     new.save_calibration(new.calibrate(ANSWERS["texts"]), "again", Goal(saving=0.5))
 
     raw = json.loads((tmp_path / "new" / "early_exit.json").read_text(encoding="utf-8"))
-    assert raw["schema_version"] == 2
+    assert raw["schema_version"] == 3
     assert open_folder(tmp_path / "new").config.default is not None
     assert new.default_goal == Goal(saving=0.5)
 
 
-def test_what_it_called_layout_has_two_names_now(classifier: FastBertClassifier) -> None:
+def test_what_it_called_layout_has_other_names_now(classifier: FastBertClassifier) -> None:
     config = classifier.config
     assert config.teacher_head == config.training["teacher_head"] == "pretrained"
-    assert config.training["students"]["shape"] == asdict(config.students)
-    assert "layout" not in {*config.training, *config.training["students"]}
+    assert config.students == (PaperHead(width=8),) * (config.num_layers - 1)
+    assert config.training["students"]["heads"] == "paper/first/8"
+    assert not {"layout", "shape"} & {*config.training, *config.training["students"]}

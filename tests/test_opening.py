@@ -55,7 +55,7 @@ def test_a_copy_of_what_auto_opened_forgets_the_cache_that_nobody_used(folder: P
 def test_torch_computes_in_the_dtype_that_was_asked_for(
     dtype: Dtype, precision: str, tolerance: float, pooling: str, tmp_path: Path
 ) -> None:
-    path = save_model(tmp_path / "model", "bert", pooling)
+    path = save_model(tmp_path / "model", "bert", f"paper/{pooling}/8")
     full = FastBertClassifier.from_pretrained(path)
     half = FastBertClassifier.from_pretrained(path, dtype=dtype)
     assert half.answerer == Answerer("torch", precision)

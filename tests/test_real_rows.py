@@ -16,7 +16,6 @@ from fastbert.folder.config import EarlyExitConfig
 from fastbert.folder.write import seal, staged_folder
 from fastbert.nn.model import FastBertModel
 from fastbert.nn.teachers import teacher_to_train
-from fastbert.shape import StudentShape
 from fastbert.tasks.single_label import SingleLabel
 
 ROWS = 250  # each is also answered alone, by an encoder of 12 layers
@@ -52,7 +51,7 @@ def classifier(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> FastBe
     folder = tmp_path_factory.mktemp("real") / "model"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = FastBertModel(teacher_to_train(encoder, SingleLabel(LABELS)), StudentShape())
+        model = FastBertModel(teacher_to_train(encoder, SingleLabel(LABELS)), "paper")
         with torch.no_grad():
             for name, weight in model.students.named_parameters():
                 if name.endswith("classify.weight"):
@@ -63,7 +62,7 @@ def classifier(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> FastBe
         seal(
             staging,
             EarlyExitConfig(
-                "pretrained", SingleLabel(LABELS), model.num_exits, 64, model.student_shape
+                "pretrained", SingleLabel(LABELS), model.num_exits, 64, model.student_shapes
             ),
         )
     return FastBertClassifier.from_pretrained(folder, device="cpu")

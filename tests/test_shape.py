@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -5,11 +6,12 @@ import pytest
 
 from fastbert.exits.criteria import EntropyCriterion, uncertainty
 from fastbert.exits.engine import ExitResult, classify, record
-from fastbert.shape import ModelShape, StudentShape
+from fastbert.head_shapes import PaperHead, heads_by_depth
+from fastbert.shape import ModelShape
 from fastbert.text import TokenBatch
 
-BERT_BASE = ModelShape(hidden_size=768, intermediate_size=3072, num_layers=12, num_labels=2)
-TINY = ModelShape(hidden_size=24, intermediate_size=40, num_layers=5, num_labels=3)
+BERT_BASE = ModelShape(768, 3072, 12, 2, heads_by_depth("paper", 11))
+TINY = ModelShape(24, 40, 5, 3, heads_by_depth("paper:1,queries/2/7:1,mean:1,queries/2/7", 4))
 
 
 def test_the_papers_baseline_is_reproduced_to_the_digit() -> None:
@@ -42,7 +44,7 @@ def test_the_papers_largest_and_smallest_speedup_are_reproduced() -> None:
 
 
 def test_the_number_of_classes_does_not_enter_the_papers_count() -> None:
-    many = ModelShape(hidden_size=768, intermediate_size=3072, num_layers=12, num_labels=14)
+    many = replace(BERT_BASE, num_labels=14)
 
     assert many.paper_full_flops == BERT_BASE.paper_full_flops
 
@@ -58,14 +60,52 @@ def test_the_true_count_contains_the_attention_products() -> None:
 def test_a_row_pays_for_its_layers_its_students_and_its_answer() -> None:
     exit_layers = np.array([1, 3, 5])
     lengths = np.array([7, 11, 2])
-    costs = TINY.row_flops(exit_layers, lengths, np.array([1, 3, 4]))
+    costs = TINY.row_flops(exit_layers, lengths)
 
     expected = [
-        1 * TINY.layer_flops(7) + 1 * TINY.student_flops(7),
-        3 * TINY.layer_flops(11) + 3 * TINY.student_flops(11),
-        5 * TINY.layer_flops(2) + 4 * TINY.student_flops(2) + TINY.teacher_head_flops(2),
+        1 * TINY.layer_flops(7) + TINY.student_flops(7)[0],
+        3 * TINY.layer_flops(11) + TINY.student_flops(11)[:3].sum(),
+        5 * TINY.layer_flops(2) + TINY.student_flops(2).sum() + TINY.teacher_head_flops(2),
     ]
     assert costs.tolist() == expected
+
+
+def test_a_row_pays_for_no_student_that_nobody_asks() -> None:
+    lengths = np.array([7, 11, 2])
+    costs = TINY.row_flops(np.array([1, 3, 5]), lengths, watched=[2, 3, 5])
+
+    layers = np.array([1, 3, 5]) * TINY.layer_flops(lengths)
+    at_end = np.array([0, 0, 1]) * TINY.teacher_head_flops(lengths)
+    second_and_third = TINY.student_flops(lengths)[1:3].sum(axis=0) * [0, 1, 1]
+    assert costs.tolist() == (layers + second_and_third + at_end).tolist()
+
+
+def test_each_student_has_its_own_price() -> None:
+    first, second, third, fourth = TINY.student_flops(np.array([9, 4]))
+
+    assert second.tolist() == fourth.tolist()
+    assert len({tuple(price.tolist()) for price in (first, second, third)}) == 3
+    assert TINY.student_flops(9).tolist() == [first[0], second[0], third[0], fourth[0]]
+
+
+def test_a_model_of_one_layer_has_no_students_to_pay_for() -> None:
+    single = ModelShape(24, 40, 1, 3, ())
+
+    assert single.student_flops(np.array([9, 4])).shape == (0, 2)
+    assert single.speedup(np.array([1, 1]), np.array([9, 4])) == 1.0
+
+
+def test_another_number_of_students_than_fits_is_refused() -> None:
+    with pytest.raises(ValueError, match="one for each of the 3 students of this model, got 4"):
+        ModelShape(24, 40, 4, 3, TINY.students)
+
+
+def test_the_papers_count_is_about_the_papers_head() -> None:
+    queries = replace(BERT_BASE, students=heads_by_depth("queries", 11))
+    narrow = replace(BERT_BASE, students=heads_by_depth("mean:1,paper/first/64", 11))
+
+    assert queries.paper_head_flops == BERT_BASE.paper_head_flops
+    assert narrow.paper_head_flops == 2 * 128 * (768 * 64 + 4 * 64**2) + 2 * 64**2
 
 
 def test_all_students_up_to_the_exit_are_asked_but_never_one_after_the_last_layer() -> None:
@@ -92,8 +132,8 @@ def test_asking_every_student_in_vain_is_slower_than_the_full_model() -> None:
 
 def test_the_speedup_is_a_ratio_of_sums_over_rows_of_their_own_length() -> None:
     exit_layers, lengths = np.array([1, 5]), np.array([100, 3])
-    cheap = TINY.layer_flops(100) + TINY.student_flops(100)
-    dear = TINY.full_flops(3) + 4 * TINY.student_flops(3)
+    cheap = TINY.layer_flops(100) + TINY.student_flops(100)[0]
+    dear = TINY.full_flops(3) + TINY.student_flops(3).sum()
 
     expected = (TINY.full_flops(100) + TINY.full_flops(3)) / (cheap + dear)
     assert TINY.speedup(exit_layers, lengths) == pytest.approx(float(expected), rel=1e-12)
@@ -103,7 +143,7 @@ def test_small_integer_types_do_not_overflow() -> None:
     lengths = np.full(3, 512, dtype=np.int32)
     layers = np.full(3, 12, dtype=np.int8)
 
-    assert BERT_BASE.row_flops(layers, lengths, layers)[0] > 2**36
+    assert BERT_BASE.row_flops(layers, lengths)[0] > 2**36
     assert BERT_BASE.paper_row_flops(layers)[0] == 12 * 1_853_915_136
 
 
@@ -200,38 +240,46 @@ def test_the_full_model_agrees_with_pytorchs_counter(family: str, length: int) -
     assert rows * shape.full_flops(length) == pytest.approx(counted, rel=per_cent / 100)
 
 
-@pytest.mark.parametrize("pooling", ["first", "mean"])
+HEADS = ("paper/first/36/3", "paper/mean/36/3", "queries/5/36", "mean")
+
+
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("length", [9, 300])
-def test_a_student_agrees_with_pytorchs_counter(pooling: Any, length: int) -> None:
+def test_a_student_agrees_with_pytorchs_counter(head: str, length: int) -> None:
     torch = pytest.importorskip("torch")
-    from fastbert.nn.heads import ExitHead
+    from fastbert.nn.heads import exit_head
 
-    students = StudentShape(pooling=pooling, width=36, num_heads=3)
-    shape = ModelShape(48, 80, 3, 5, students=students, teacher_head="paper")
-    head = ExitHead(48, 5, students).eval().folded()
-    counted = counted_by_torch(head, torch.randn(7, length, 48), None)
+    shape = ModelShape(48, 80, 3, 5, heads_by_depth(f"mean:1,{head}", 2))
+    folded = exit_head(48, 5, shape.students[1]).eval().folded()
+    counted = counted_by_torch(folded, torch.randn(7, length, 48), None)
 
-    assert 7 * shape.student_flops(length) == pytest.approx(counted, rel=0.01)
-    assert shape.teacher_head_flops(length) == shape.student_flops(length)
+    assert 7 * shape.student_flops(length)[1] == counted
+
+
+def test_a_teacher_with_the_papers_head_pays_for_its_own_shape() -> None:
+    head = PaperHead("mean", 36, 3)
+    shape = ModelShape(48, 80, 3, 5, heads_by_depth("mean", 2), teacher_head=head)
+
+    assert shape.teacher_head_flops(9) == head.flops(9, 48, 5)
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "albert"])
-@pytest.mark.parametrize("pooling", ["first", "mean"])
-def test_what_the_adaptive_loop_runs_is_what_is_counted(family: str, pooling: Any) -> None:
+@pytest.mark.parametrize("heads", [*HEADS, "queries/5/36:1,paper/mean/36/3"])
+def test_what_the_adaptive_loop_runs_is_what_is_counted(family: str, heads: str) -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     from fastbert.nn.backend import TorchBackend
     from fastbert.nn.model import FastBertModel
 
     torch.manual_seed(3)
-    heads = {} if family == "distilbert" else {"num_attention_heads": 4}
+    attention = {} if family == "distilbert" else {"num_attention_heads": 4}
     config = transformers.AutoConfig.for_model(
-        family, vocab_size=60, num_labels=5, pad_token_id=0, **heads, **FAMILIES[family]
+        family, vocab_size=60, num_labels=5, pad_token_id=0, **attention, **FAMILIES[family]
     )
     teacher = transformers.AutoModelForSequenceClassification.from_config(
         config, attn_implementation="eager"
     )
-    model = FastBertModel(teacher, StudentShape(pooling, width=36, num_heads=3))
+    model = FastBertModel(teacher, heads)
     rows, length = 40, 23
     ids = torch.randint(3, 60, (rows, length)).numpy()
     batch = TokenBatch(ids, np.ones_like(ids), None)
@@ -243,9 +291,6 @@ def test_what_the_adaptive_loop_runs_is_what_is_counted(family: str, pooling: An
 
     exit_layers = results[0].exit_layer
     assert len(set(exit_layers.tolist())) > 1
-    shape = ModelShape.from_config(
-        config.to_dict(), 5, students=StudentShape(pooling, width=36, num_heads=3)
-    )
+    shape = ModelShape.from_config(config.to_dict(), 5, students=heads)
     lengths = np.full(rows, length)
-    asked = shape.students_asked(exit_layers)
-    assert shape.row_flops(exit_layers, lengths, asked).sum() == pytest.approx(counted, rel=0.01)
+    assert shape.row_flops(exit_layers, lengths).sum() == pytest.approx(counted, rel=0.01)

@@ -1,14 +1,12 @@
 """Model folders with tiny random models."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from fastbert.folder.config import EarlyExitConfig
 from fastbert.folder.write import seal, staged_folder
 from fastbert.nn.model import FastBertModel
-from fastbert.shape import StudentShape
 from fastbert.tasks.single_label import SingleLabel
 from tests.tiny import FAMILIES, tiny_classifier
 from tests.tiny_data import FILLERS, LABELS, SIGNALS, tiny_tokenizer
@@ -18,7 +16,7 @@ WORDS = [*SIGNALS.values(), *FILLERS]
 SPEEDS = (0.0, 0.5, 0.66, 0.74, 0.86)  # where the random students are in two minds
 
 
-def save_model(folder: Path, family: str, pooling: Any = "first") -> Path:
+def save_model(folder: Path, family: str, heads: str = "paper/first/8") -> Path:
     """Write a model folder with random weights, whose students disagree and doubt differently."""
     names = dict(enumerate(LABELS))
     teacher = tiny_classifier(
@@ -30,10 +28,9 @@ def save_model(folder: Path, family: str, pooling: Any = "first") -> Path:
             {"type_vocab_size": 2} if FAMILIES[family].get("type_vocab_size") == 1 else {}
         ),  # likewise
     )
-    students = StudentShape(pooling, 8, 2)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(4)
-        model = FastBertModel(teacher, students)
+        model = FastBertModel(teacher, heads)
         for name, weight in model.students.named_parameters():
             if name.endswith("classify.weight"):
                 weight.mul_(12)  # otherwise no student is ever sure
@@ -43,7 +40,7 @@ def save_model(folder: Path, family: str, pooling: Any = "first") -> Path:
         seal(
             staging,
             EarlyExitConfig(
-                "pretrained", SingleLabel(LABELS), model.num_exits, MAX_LENGTH, students
+                "pretrained", SingleLabel(LABELS), model.num_exits, MAX_LENGTH, model.student_shapes
             ),
         )
     return folder

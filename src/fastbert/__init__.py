@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from fastbert.data.example import Columns, Example
     from fastbert.data.read import load_examples
     from fastbert.evaluation import Evaluation, evaluate
+    from fastbert.head_shapes import MeanHead, PaperHead, QueryHead
     from fastbert.recipes.distill import distill
     from fastbert.recipes.run import StudentSettings
     from fastbert.recipes.train import train
-    from fastbert.shape import StudentShape
     from fastbert.tasks.single_label import Prediction
     from fastbert.training.stage import StageSettings
 
@@ -43,11 +43,13 @@ _LOADED_WHEN_ASKED = {
     "Example": "fastbert.data.example",
     "FastBertClassifier": "fastbert.classifier",
     "Goal": "fastbert.calibration.goal",
+    "MeanHead": "fastbert.head_shapes",
     "OperatingPoint": "fastbert.calibration.points",
+    "PaperHead": "fastbert.head_shapes",
     "Prediction": "fastbert.tasks.single_label",
+    "QueryHead": "fastbert.head_shapes",
     "StageSettings": "fastbert.training.stage",
     "StudentSettings": "fastbert.recipes.run",
-    "StudentShape": "fastbert.shape",
     "distill": "fastbert.recipes.distill",
     "evaluate": "fastbert.evaluation",
     "load_examples": "fastbert.data.read",
@@ -68,12 +70,14 @@ __all__ = [
     "FastBertError",
     "FolderError",
     "Goal",
+    "MeanHead",
     "MissingExtraError",
     "OperatingPoint",
+    "PaperHead",
     "Prediction",
+    "QueryHead",
     "StageSettings",
     "StudentSettings",
-    "StudentShape",
     "TrainingError",
     "__version__",
     "distill",

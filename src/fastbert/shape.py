@@ -8,48 +8,24 @@ look-ups are left out, as in PyTorch's FlopCounterMode. Nothing here runs a mode
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int
 
-POOLINGS = ("first", "mean")
-TEACHER_HEADS = ("pretrained", "paper")
+from fastbert.head_shapes import (
+    DEFAULT_HEADS,
+    Counts,
+    Heads,
+    HeadShape,
+    PaperHead,
+    heads_by_depth,
+    in_64_bits,
+)
 
-
-# What early_exit.json says.
-
-
-@dataclass(frozen=True)
-class StudentShape:
-    """The shape of the students.
-
-    Args:
-        pooling: What is read of a student's attention: the first token or the mean.
-        width: Width of a student.
-        num_heads: Attention heads; they divide the width.
-
-    Raises:
-        ValueError: A student cannot have this shape.
-    """
-
-    pooling: Literal["first", "mean"] = "first"
-    width: int = 128
-    num_heads: int = 2
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"students.pooling must be one of {POOLINGS}, got {self.pooling!r}")
-        if self.width < 1 or self.num_heads < 1 or self.width % self.num_heads:
-            raise ValueError(
-                "students.width must be a positive multiple of students.num_heads, "
-                f"got {self.width} and {self.num_heads}"
-            )
-
-
-TeacherHead = Literal["pretrained", "paper"]
+# Of the teacher: the family's own, or the paper's.
+TeacherHead = Literal["pretrained"] | PaperHead
 
 PAPER_LENGTH = 128  # the authors pad every text to it
 
@@ -86,23 +62,30 @@ class ModelShape:
         intermediate_size: Inner width of the feed-forward block, `f` below.
         num_layers: Encoder layers.
         num_labels: Classes, `N` below.
+        students: The head of each student, the first layer's first.
         ffn_matrices: Matrices of d × f in the feed-forward block: 2, or 3 where it is gated.
         embedding_size: Width of the embeddings where a projection to `d` follows, else None.
         relative_keys: With how many vectors of relative position each token is compared in every
             layer (DeBERTa), else 0.
-        teacher_head: Whose head the teacher has: the family's own or the paper's.
-        students: The shape of the students, with width `c` and heads `h` below.
+        teacher_head: What head the teacher has: the family's own or the paper's.
+
+    Raises:
+        ValueError: There is not one student for each layer but the last.
     """
 
     hidden_size: int
     intermediate_size: int
     num_layers: int
     num_labels: int
+    students: tuple[HeadShape, ...]
     ffn_matrices: int = 2
     embedding_size: int | None = None
     relative_keys: int = 0
     teacher_head: TeacherHead = "pretrained"
-    students: StudentShape = field(default_factory=StudentShape)
+
+    def __post_init__(self) -> None:
+        """Refuse another number of students."""
+        heads_by_depth(self.students, self.num_layers - 1)
 
     @classmethod
     def from_config(
@@ -111,36 +94,44 @@ class ModelShape:
         num_labels: int,
         *,
         teacher_head: TeacherHead = "pretrained",
-        students: StudentShape | None = None,
+        students: Heads = DEFAULT_HEADS,
     ) -> "ModelShape":
         """Read the widths from what a checkpoint's config.json holds.
 
+        Args:
+            config: What it holds.
+            num_labels: Classes.
+            teacher_head: What head the teacher has.
+            students: The heads of the students.
+
         Raises:
-            ValueError: A width is missing or is no positive whole number.
+            ValueError: A width is missing or is no positive whole number, or there is another
+                number of students.
         """
         hidden_size = config_value(config, "hidden_size")
         family = config.get("model_type")
         embedding_size = config.get("embedding_size") or hidden_size
         projects = family == "albert" or embedding_size != hidden_size
+        num_layers = config_value(config, "num_hidden_layers")
         return cls(
             hidden_size=hidden_size,
             intermediate_size=config_value(config, "intermediate_size"),
-            num_layers=config_value(config, "num_hidden_layers"),
+            num_layers=num_layers,
             num_labels=num_labels,
+            students=heads_by_depth(students, num_layers - 1),
             ffn_matrices=3 if family in _GATED_FFN else 2,
             embedding_size=embedding_size if projects else None,
             relative_keys=_relative_keys(config),
             teacher_head=teacher_head,
-            students=students or StudentShape(),
         )
 
     # The true count. Every `length` is in tokens, special tokens included, padding not.
 
-    def embedding_flops(self, length: int | Int[np.ndarray, "*rows"]) -> Int[np.ndarray, "*rows"]:
+    def embedding_flops(self, length: Counts) -> Int[np.ndarray, "*rows"]:
         """Return the cost before the first layer: 2·n·e·d where the embeddings are projected."""
-        return np.asarray(2 * _count(length) * (self.embedding_size or 0) * self.hidden_size)
+        return np.asarray(2 * in_64_bits(length) * (self.embedding_size or 0) * self.hidden_size)
 
-    def layer_flops(self, length: int | Int[np.ndarray, "*rows"]) -> Int[np.ndarray, "*rows"]:
+    def layer_flops(self, length: Counts) -> Int[np.ndarray, "*rows"]:
         """Return the cost of one encoder layer.
 
         2n(4d² + 2df) of the linear layers (3df where gated) and 4n²d of the products QKᵀ and AV.
@@ -148,40 +139,28 @@ class ModelShape:
         themselves, 2rd² a layer and batch, and its convolution are left out: the first is
         shared by the rows of a batch.
         """
-        n, d = _count(length), self.hidden_size
+        n, d = in_64_bits(length), self.hidden_size
         linear = 2 * n * (4 * d**2 + self.ffn_matrices * d * self.intermediate_size)
         return np.asarray(linear + 4 * n**2 * d + 2 * n * self.relative_keys * d)
 
-    def student_flops(self, length: int | Int[np.ndarray, "*rows"]) -> Int[np.ndarray, "*rows"]:
-        """Return the cost of asking one student, as `fastbert.nn.heads.FoldedHead` computes it.
+    def student_flops(self, length: Counts) -> Int[np.ndarray, "students *rows"]:
+        """Return the cost of asking each student."""
+        costs = {shape: self._head_flops(shape, length) for shape in set(self.students)}
+        none = np.zeros((0, *in_64_bits(length).shape), np.int64)
+        return np.stack([costs[shape] for shape in self.students]) if costs else none
 
-        Pooling `first`: 2ndc to narrow the tokens, 4hnc for the h heads of the one query to look
-        and read, 4hc² + 2cN for what is done once. Pooling `mean`: every token asks, so queries and
-        keys cost 4nc², the scores 2n²c and the reading 2hnc, 2hc² + 2cN are done once. In a padded
-        batch `mean` costs 2hn² more a row, for the mean over the real tokens only.
-        """
-        n, c, h = _count(length), self.students.width, self.students.num_heads
-        narrow = 2 * n * self.hidden_size * c
-        if self.students.pooling == "first":
-            attention = 4 * h * n * c + 2 * h * c**2
-        else:
-            attention = 4 * n * c**2 + 2 * n**2 * c + 2 * h * n * c
-        return np.asarray(narrow + attention + 2 * h * c**2 + 2 * c * self.num_labels)
-
-    def teacher_head_flops(
-        self, length: int | Int[np.ndarray, "*rows"]
-    ) -> Int[np.ndarray, "*rows"]:
+    def teacher_head_flops(self, length: Counts) -> Int[np.ndarray, "*rows"]:
         """Return the cost of the teacher's answer.
 
         Every family here has a square layer on one pooled token and a classifier, 2d² + 2dN; in the
-        teacher's head `paper` it has a student's.
+        teacher's head of the paper it has what a student has.
         """
-        if self.teacher_head == "paper":
-            return self.student_flops(length)
+        if self.teacher_head != "pretrained":
+            return self._head_flops(self.teacher_head, length)
         once = 2 * self.hidden_size**2 + 2 * self.hidden_size * self.num_labels
-        return np.asarray(once + 0 * _count(length))
+        return np.asarray(once + 0 * in_64_bits(length))
 
-    def full_flops(self, length: int | Int[np.ndarray, "*rows"]) -> Int[np.ndarray, "*rows"]:
+    def full_flops(self, length: Counts) -> Int[np.ndarray, "*rows"]:
         """Return the cost of the full model without students, the baseline of `speedup`."""
         layers = self.num_layers * self.layer_flops(length)
         return np.asarray(self.embedding_flops(length) + layers + self.teacher_head_flops(length))
@@ -190,14 +169,14 @@ class ModelShape:
         self,
         exit_layers: Int[np.ndarray, " rows"],
         lengths: Int[np.ndarray, " rows"],
-        students_run: Int[np.ndarray, " rows"],
+        watched: Collection[int] | None = None,
     ) -> Int[np.ndarray, " rows"]:
         """Return what each row cost.
 
         Args:
             exit_layers: How many encoder layers each row ran, counted from 1.
             lengths: Real tokens of each row.
-            students_run: How many students each row asked, see `students_asked`.
+            watched: The exits, counted from 1, that the criterion asks; None means all.
 
         Raises:
             ValueError: An exit layer is not one of the model's.
@@ -206,10 +185,29 @@ class ModelShape:
         by_teacher = exit_layers == self.num_layers
         return np.asarray(
             self.embedding_flops(lengths)
-            + _count(exit_layers) * self.layer_flops(lengths)
-            + _count(students_run) * self.student_flops(lengths)
+            + in_64_bits(exit_layers) * self.layer_flops(lengths)
+            + self._asked_flops(exit_layers, lengths, watched)
             + by_teacher * self.teacher_head_flops(lengths)
         )
+
+    def _asked_flops(
+        self,
+        exit_layers: Int[np.ndarray, " rows"],
+        lengths: Int[np.ndarray, " rows"],
+        watched: Collection[int] | None,
+    ) -> Int[np.ndarray, " rows"]:
+        """Return what the students cost that each row asked on its way, each at its own price."""
+        cost = np.zeros(len(lengths), np.int64)
+        for shape in set(self.students):
+            theirs = {layer for layer, head in enumerate(self.students, 1) if head == shape}
+            asked = self.students_asked(
+                exit_layers, theirs if watched is None else theirs & set(watched)
+            )
+            cost += asked * self._head_flops(shape, lengths)
+        return cost
+
+    def _head_flops(self, shape: HeadShape, length: Counts) -> Int[np.ndarray, "*rows"]:
+        return shape.flops(length, self.hidden_size, self.num_labels)
 
     def students_asked(
         self, exit_layers: Int[np.ndarray, " rows"], watched: Collection[int] | None = None
@@ -243,8 +241,7 @@ class ModelShape:
         Raises:
             ValueError: There are no rows, or an exit layer is not one of the model's.
         """
-        asked = self.students_asked(exit_layers, watched)
-        spent = self.row_flops(exit_layers, lengths, asked).sum()
+        spent = self.row_flops(exit_layers, lengths, watched).sum()
         return float(self.full_flops(lengths).sum() / spent)
 
     # The paper's count.
@@ -261,9 +258,11 @@ class ModelShape:
 
         The paper's own head, with keys, queries, values and output for all 128 tokens. The
         classifier's 2cN is not in the printed figures, which are the same for every data set, so it
-        is not counted here either.
+        is not counted here either. Its width c is that of the first student that has the paper's
+        head; where none has, the paper's own.
         """
-        c = self.students.width
+        papers = (shape for shape in self.students if isinstance(shape, PaperHead))
+        c = next(papers, PaperHead()).width
         return 2 * PAPER_LENGTH * (self.hidden_size * c + 4 * c**2) + 2 * c**2
 
     @property
@@ -280,7 +279,9 @@ class ModelShape:
             ValueError: An exit layer is not one of the model's.
         """
         self._check(exit_layers)
-        return np.asarray(_count(exit_layers) * (self.paper_layer_flops + self.paper_head_flops))
+        return np.asarray(
+            in_64_bits(exit_layers) * (self.paper_layer_flops + self.paper_head_flops)
+        )
 
     def paper_speedup(self, exit_layers: Int[np.ndarray, " rows"]) -> float:
         """Return the paper's speed-up, at most 11.75 for BERT-base.
@@ -301,11 +302,6 @@ class ModelShape:
                 f"exit layers must be between 1 and {self.num_layers}, "
                 f"got {exit_layers.min()} to {exit_layers.max()}"
             )
-
-
-def _count(value: int | Int[np.ndarray, "*rows"]) -> Int[np.ndarray, "*rows"]:
-    """Return a count in 64 bits: one layer of one row already fills 31."""
-    return np.asarray(value, dtype=np.int64)
 
 
 def _relative_keys(config: Mapping[str, Any]) -> int:

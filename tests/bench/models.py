@@ -8,9 +8,9 @@ import torch
 from fastbert.folder.config import EarlyExitConfig
 from fastbert.folder.read import ModelFolder, open_folder
 from fastbert.folder.write import seal, staged_folder
+from fastbert.head_shapes import PaperHead, QueryHead
 from fastbert.nn.backend import batch_tensors
 from fastbert.nn.model import FastBertModel, PaperClassifier, Teacher
-from fastbert.shape import StudentShape
 from fastbert.tasks.single_label import SingleLabel
 from fastbert.text import TextTokenizer
 from tests.tiny import tiny_classifier, tiny_encoder
@@ -25,7 +25,7 @@ def varied_folder(
     path: Path, teacher_head: Literal["pretrained", "paper"] = "pretrained"
 ) -> ModelFolder:
     """Write a model with random weights and no favourite class."""
-    students = StudentShape("first", 8, 2)
+    head = PaperHead("first", 8, 2)
     settings = {
         "num_hidden_layers": 3,  # each is exported on its own
         "id2label": dict(enumerate(LABELS)),
@@ -36,8 +36,8 @@ def varied_folder(
         torch.manual_seed(4)
         teacher: Teacher = tiny_classifier("bert", **settings)
         if teacher_head == "paper":
-            teacher = PaperClassifier(tiny_encoder("bert", **settings), len(LABELS), students)
-        model = FastBertModel(teacher, students)
+            teacher = PaperClassifier(tiny_encoder("bert", **settings), len(LABELS), head)
+        model = FastBertModel(teacher, (head, QueryHead(3, 6)))
         for name, weight in model.students.named_parameters():
             if name.endswith("classify.weight"):
                 weight.mul_(12)  # otherwise no student is ever sure
@@ -48,7 +48,11 @@ def varied_folder(
         seal(
             staging,
             EarlyExitConfig(
-                teacher_head, SingleLabel(LABELS), model.num_exits, MAX_LENGTH, students
+                head if teacher_head == "paper" else teacher_head,
+                SingleLabel(LABELS),
+                model.num_exits,
+                MAX_LENGTH,
+                model.student_shapes,
             ),
         )
     return open_folder(path)

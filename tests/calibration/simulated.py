@@ -12,11 +12,13 @@ from fastbert.calibration.solve import Calibration
 from fastbert.exits.engine import ExitResult
 from fastbert.exits.measures import MaxProbability
 from fastbert.exits.recorded import RecordedExits
-from fastbert.shape import ModelShape, StudentShape
+from fastbert.head_shapes import heads_by_depth
+from fastbert.shape import ModelShape
 from fastbert.tasks.single_label import SingleLabel
 
 EXITS, ROWS, CLASSES = 4, 400, 3
-SHAPE = ModelShape(16, 32, EXITS, CLASSES, students=StudentShape(width=4))
+HEADS = heads_by_depth("queries/1/4:1,paper/first/4:1,mean", EXITS - 1)
+SHAPE = ModelShape(16, 32, EXITS, CLASSES, HEADS)
 TASK = SingleLabel(tuple("abcdefgh"[:CLASSES]))
 MEASURE = MaxProbability()
 TIMES = PartTimes(start=0.7, layer=2.0, student=0.3, teacher=0.1)

@@ -33,7 +33,13 @@ def problem(
     losses = np.clip(0.8 * wrong + 0.2 * difficulty, 0, 1)
     doubts = np.clip(0.6 * losses[:-1] + 0.4 * random.uniform(size=(students, rows)), 0, 1)
     layer = random.uniform(0.5, 2, size=rows)
-    return doubts.astype(np.float32), losses, RowCosts(layer, student_cost * layer)
+    dearer = np.linspace(0.6, 1.4, students)[:, None]  # the deeper a student is
+    return doubts.astype(np.float32), losses, RowCosts(layer, student_cost * dearer * layer)
+
+
+def alike(layer: np.ndarray, student: float, students: int) -> RowCosts:
+    """Return costs where every student costs every row the same."""
+    return RowCosts(layer, np.full((students, len(layer)), student))
 
 
 def layers_by_hand(doubts: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -53,8 +59,8 @@ def cost_and_loss(
     """Return what a setting costs in passes through the full model, and what it loses."""
     layers = layers_by_hand(doubts, thresholds)
     asking = [student for student, threshold in enumerate(thresholds, start=1) if threshold > 0]
-    asked = np.array([sum(student <= layer for student in asking) for layer in layers])
-    cost = (layers * costs.layer + asked * costs.student).sum()
+    asked = sum((student <= layers) * costs.student[student - 1] for student in asking)
+    cost = (layers * costs.layer + asked).sum()
     loss = losses[layers - 1, np.arange(len(layers))].sum()
     return cost / (len(losses) * costs.layer.mean()), loss
 
@@ -114,7 +120,7 @@ def test_a_high_price_loses_nothing_and_a_low_one_keeps_nobody() -> None:
     wrong = random.uniform(size=(STUDENTS, ROWS)) < 0.4
     doubts = np.where(wrong, 0.7, 0.2) + 0.1 * random.uniform(size=wrong.shape)
     losses = np.vstack([wrong, np.full(ROWS, False)]).astype(np.float64)
-    costs = RowCosts(np.full(ROWS, 1.0), np.full(ROWS, 0.01))
+    costs = alike(np.full(ROWS, 1.0), 0.01, STUDENTS)
     path = threshold_path(doubts, losses, costs)
 
     free = [cost_and_loss(doubts, losses, costs, t) for t in path]
@@ -138,7 +144,7 @@ def first_student_knows_a_tenth() -> tuple[np.ndarray, np.ndarray]:
 def test_a_student_that_costs_more_than_it_saves_is_not_asked() -> None:
     # Asking student 1 costs everyone 0.5 layers; leaving there saves a tenth of them 1.5.
     doubts, losses = first_student_knows_a_tenth()
-    path = threshold_path(doubts, losses, RowCosts(np.full(ROWS, 1.0), np.full(ROWS, 0.5)))
+    path = threshold_path(doubts, losses, alike(np.full(ROWS, 1.0), 0.5, len(doubts)))
     depth = np.array([layers_by_hand(doubts, t).mean() for t in path])
     before_errors = path[depth >= 2]
     assert len(before_errors) > 2
@@ -152,7 +158,7 @@ def test_a_student_that_costs_little_or_runs_anyway_is_asked_for_a_tenth_of_the_
     always: bool,
 ) -> None:
     doubts, losses = first_student_knows_a_tenth()
-    student = np.full(ROWS, 0.5 if always else 0.01)
+    student = np.full((2, ROWS), 0.5 if always else 0.01)
     path = threshold_path(doubts, losses, RowCosts(np.full(ROWS, 1.0), student, always))
     lossless = [t for t in path if (doubts[0] < t[0])[ROWS // 10 :].sum() == 0]
     assert layers_by_hand(doubts, lossless[-1]).mean() == pytest.approx(2 - 0.1)
@@ -161,10 +167,23 @@ def test_a_student_that_costs_little_or_runs_anyway_is_asked_for_a_tenth_of_the_
     assert (path[depth > 2][1:, 0] > 0).any()
 
 
+def test_each_student_is_asked_at_its_own_price() -> None:
+    # Student 1 is right about a tenth of the rows: asked for 0.01 layers it pays, for 0.5 it does
+    # not. The two together cost the same either way.
+    doubts, losses = first_student_knows_a_tenth()
+    asked = []
+    for price in (0.01, 0.5):
+        student = np.repeat([[price], [0.51 - price]], ROWS, axis=1)
+        path = threshold_path(doubts, losses, RowCosts(np.full(ROWS, 1.0), student))
+        depth = np.array([layers_by_hand(doubts, t).mean() for t in path])
+        asked.append(bool(path[depth > 2][:, 0].any()))
+    assert asked == [True, False]
+
+
 def test_a_student_dearer_than_all_layers_leaves_nothing_to_choose() -> None:
     doubts, losses, _ = problem(1)
     losses[-1] = 0.0  # else asking could pay by correcting the teacher
-    path = threshold_path(doubts, losses, RowCosts(np.full(ROWS, 1.0), np.full(ROWS, 5.0)))
+    path = threshold_path(doubts, losses, alike(np.full(ROWS, 1.0), 5.0, len(doubts)))
     assert path.tolist() == [[0.0] * STUDENTS]
 
 
@@ -172,9 +191,9 @@ def test_long_rows_count_for_more_than_short_ones() -> None:
     # Student 1 is right about the long half alone and cannot tell which. The half's errors cost
     # the same either way, so only their layers decide at which price all of them leave.
     doubts, losses, _ = problem(2, students=1)
-    even = RowCosts(np.full(ROWS, 1.0), np.full(ROWS, 0.1))
+    even = alike(np.full(ROWS, 1.0), 0.1, students=1)
     right = losses[0] <= losses[1]
-    long = RowCosts(np.where(right, 1.9, 0.1), np.where(right, 0.19, 0.01))
+    long = RowCosts(np.where(right, 1.9, 0.1), np.where(right, 0.19, 0.01)[None])
     for costs in (even, long):
         paths = threshold_path(doubts, losses, costs)
         totals = np.array([cost_and_loss(doubts, losses, costs, t) for t in paths])
@@ -189,7 +208,7 @@ def test_the_path_is_the_same_again_and_in_any_order_of_the_rows() -> None:
     path = threshold_path(doubts, losses, costs)
     assert np.array_equal(path, threshold_path(doubts, losses, costs))
     order = np.random.default_rng(0).permutation(ROWS)
-    shuffled = RowCosts(costs.layer[order], costs.student[order])
+    shuffled = RowCosts(costs.layer[order], costs.student[:, order])
     assert np.array_equal(path, threshold_path(doubts[:, order], losses[:, order], shuffled))
 
 
@@ -272,7 +291,7 @@ def test_no_threshold_comes_near_a_recorded_doubt(data: st.DataObject) -> None:
     row = st.lists(anywhere | near_one | crowded, min_size=rows, max_size=rows)
     doubts = np.array([data.draw(row) for _ in range(2)], np.float32)
     losses = np.random.default_rng(0).uniform(size=(3, rows))
-    path = threshold_path(doubts, losses, RowCosts(np.ones(rows), np.full(rows, 0.01)))
+    path = threshold_path(doubts, losses, alike(np.ones(rows), 0.01, len(doubts)))
     assert path.max() <= 1
     for thresholds in path:
         assert nearest(doubts, thresholds) >= 0.49 * LEAST_GAP * np.finfo(np.float32).eps
@@ -281,7 +300,7 @@ def test_no_threshold_comes_near_a_recorded_doubt(data: st.DataObject) -> None:
 def test_a_threshold_lies_in_the_middle_between_its_neighbours() -> None:
     doubts = np.array([[0.0, 0.0, 0.5, 0.7, 0.7, 0.9]], np.float32)
     losses = np.array([[0.0, 0.0, 0.0, 1.0, 1.0, 1.0], [0.0] * 6])
-    path = threshold_path(doubts, losses, RowCosts(np.ones(6), np.full(6, 0.01)))
+    path = threshold_path(doubts, losses, alike(np.ones(6), 0.01, len(doubts)))
     assert {round(float(t), 6) for t in path[:, 0]} <= {0.0, 0.25, 0.6, 0.8, 0.95}
     assert 0.6 in {round(float(t), 6) for t in path[:, 0]}
 
@@ -291,6 +310,6 @@ def test_where_doubts_crowd_a_threshold_moves_to_the_widest_gap_nearby() -> None
     steps = np.concatenate([np.arange(1500), np.arange(1500) + 1600]) * 2**-25
     doubts = (0.5 + steps).astype(np.float32)[None]
     losses = np.stack([np.where(steps < 1550 * 2**-25, 0.0, 1.0), np.zeros(3000)])
-    path = threshold_path(doubts, losses, RowCosts(np.ones(3000), np.full(3000, 0.01)))
+    path = threshold_path(doubts, losses, alike(np.ones(3000), 0.01, len(doubts)))
     shares = {float((doubts[0] < t).mean()) for t in path[:, 0]}
     assert shares == {0.0, 0.5, 1.0}

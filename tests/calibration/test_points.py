@@ -36,14 +36,15 @@ def test_every_figure_is_what_the_loop_gives(measure: Measure) -> None:
         # Row by row: a student is asked where the row passes it and the criterion watches.
         flops, times = [], []
         for layer, length in zip(result.exit_layer.tolist(), case.lengths.tolist(), strict=True):
-            asked = sum(point.criterion.watches(k) for k in range(1, min(layer, EXITS - 1) + 1))
+            passed = range(1, min(layer, EXITS - 1) + 1)
+            asked = [k for k in passed if point.criterion.watches(k)]
             at_end = layer == EXITS
             flops.append(
                 layer * SHAPE.layer_flops(length)
-                + asked * SHAPE.student_flops(length)
+                + sum(SHAPE.student_flops(length)[k - 1] for k in asked)
                 + at_end * SHAPE.teacher_head_flops(length)
             )
-            times.append(0.7 + 2.0 * layer + 0.3 * asked + 0.1 * at_end)
+            times.append(0.7 + 2.0 * layer + 0.3 * len(asked) + 0.1 * at_end)
         assert point.flops == pytest.approx(np.mean(flops))
         assert point.latency_ms == pytest.approx(np.mean(times))
         watched = [k for k in range(1, EXITS) if point.criterion.watches(k)]

@@ -19,7 +19,8 @@ from fastbert.errors import CalibrationError
 from fastbert.exits.criteria import EntropyCriterion, Measure, ThresholdCriterion
 from fastbert.exits.measures import MEASURES
 from fastbert.exits.recorded import RecordedExits
-from fastbert.shape import ModelShape, StudentShape
+from fastbert.head_shapes import PaperHead
+from fastbert.shape import ModelShape
 from tests.calibration.simulated import (
     CLASSES,
     EXITS,
@@ -502,7 +503,7 @@ def test_f1_notices_a_rare_class_that_accuracy_overlooks() -> None:
     students = np.stack([sure, -sure], axis=-1)
     teacher = 6.0 * np.eye(2)[truth]
     logits = np.stack([students, students, students, teacher]).astype(np.float32)
-    shape = ModelShape(16, 32, EXITS, 2, students=StudentShape(width=4))
+    shape = ModelShape(16, 32, EXITS, 2, (PaperHead(width=4),) * (EXITS - 1))
     rows = Calibration(RecordedExits(logits), truth, np.full(ROWS, 9), shape, TASK, MEASURE)
 
     by_accuracy = rows.solve(Goal(max_drop=0.1, metric="accuracy"))

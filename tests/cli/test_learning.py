@@ -14,7 +14,6 @@ from fastbert.data.example import Columns
 from fastbert.recipes import distill as distill_recipe
 from fastbert.recipes import train as train_recipe
 from fastbert.recipes.run import StudentSettings
-from fastbert.shape import StudentShape
 from fastbert.training.stage import StageSettings
 from tests.cli.commands import GOOD, Capture, Trained, interrupt, only_line
 from tests.tiny_data import (
@@ -68,10 +67,10 @@ STAGE = StageSettings(
 )
 
 
-STUDENT_OPTIONS = "--pooling mean --kl teacher-student --cache-hidden-states"
+STUDENT_OPTIONS = "--heads paper/mean --kl teacher-student --cache-hidden-states"
 
 
-STUDENTS = StudentSettings(StudentShape("mean"), STAGE, "teacher-student", True)
+STUDENTS = StudentSettings("paper/mean", STAGE, "teacher-student", True)
 
 
 def test_every_option_of_train_reaches_the_library(called: dict[str, Any]) -> None:

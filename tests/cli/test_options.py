@@ -34,7 +34,7 @@ def test_the_defaults_in_help_are_those_of_the_library() -> None:
         "text_column": Columns().text,
         "pair_column": Columns().pair,
         "max_length": library["max_length"],
-        "pooling": students.shape.pooling,
+        "heads": students.heads,
         "kl": students.direction,
         "cache_hidden_states": students.cache_hidden_states,
         "batch_size": FINE_TUNING.batch_size,

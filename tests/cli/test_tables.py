@@ -7,12 +7,17 @@ from rich.console import Console
 
 from fastbert.cli import tables
 from fastbert.folder import config as folder_config
+from fastbert.head_shapes import PaperHead, QueryHead
 from fastbert.tasks.single_label import SingleLabel
 from tests.cli.commands import Capture
 
+HEADS = (PaperHead(), QueryHead(8), QueryHead(8))
+
 
 def test_a_label_that_looks_like_markup_is_shown_as_it_is(capsys: Capture) -> None:
-    config = folder_config.EarlyExitConfig("pretrained", SingleLabel(("[red]no", "[/]yes")), 4, 16)
+    config = folder_config.EarlyExitConfig(
+        "pretrained", SingleLabel(("[red]no", "[/]yes")), 4, 16, HEADS
+    )
     facts = config.as_dict() | {"family": "bert", "width": 24, "bytes": {}, "exports": []}
     Console().print(*tables.folder_tables(facts))
     assert "[red]no, [/]yes" in capsys.readouterr().out
@@ -33,6 +38,19 @@ def test_a_label_that_looks_like_markup_is_shown_as_it_is(capsys: Capture) -> No
 )
 def test_a_setting_is_called_as_it_is_typed(row: dict[str, Any], name: str) -> None:
     assert tables.setting_of(row) == name
+
+
+@pytest.mark.parametrize(
+    ("head", "name"), [("pretrained", "pretrained"), (PaperHead("mean"), "paper/mean")]
+)
+def test_heads_are_told_as_they_are_spelled(head: Any, name: str, capsys: Capture) -> None:
+    config = folder_config.EarlyExitConfig(head, SingleLabel(("no", "yes")), 4, 16, HEADS)
+    facts = config.as_dict() | {"family": "bert", "width": 24, "bytes": {}, "exports": []}
+    Console().print(*tables.folder_tables(facts))
+    shown = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    told = {words[0]: words[1].strip() for words in shown if len(words) == 2}
+    assert told["students"] == "paper x 1, queries/8 x 2"
+    assert told["teacher's"] == f"head   {name}"
 
 
 def test_the_default_is_the_row_of_its_thresholds() -> None:

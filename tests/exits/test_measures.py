@@ -40,7 +40,8 @@ from fastbert.exits.measures import (
     measure_to_json,
 )
 from fastbert.exits.recorded import RecordedExits, ReplayState, doubts_of
-from fastbert.shape import ModelShape, StudentShape
+from fastbert.head_shapes import PaperHead
+from fastbert.shape import ModelShape
 from fastbert.tasks.single_label import SingleLabel
 
 EXITS, ROWS, CLASSES = 4, 30, 7
@@ -449,7 +450,7 @@ class SecondGuess(Measure):
 
 def test_a_measure_of_ones_own_works_in_the_loop_and_in_calibration() -> None:
     recorded = RecordedExits(random_logits(rows=60))
-    shape = ModelShape(16, 32, EXITS, CLASSES, students=StudentShape(width=4))
+    shape = ModelShape(16, 32, EXITS, CLASSES, (PaperHead(width=4),) * (EXITS - 1))
     task = SingleLabel(tuple("abcdefgh"[:CLASSES]))
     calibration = Calibration(recorded, None, np.full(60, 11), shape, task, measure=SecondGuess())
     point = calibration.solve(Goal(max_mean_layers=2.5))

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from fastbert.errors import ExportError
 from fastbert.export.pieces import piece_models, to_onnx
+from fastbert.head_shapes import PaperHead
 from fastbert.nn.heads import padding_bias
 from fastbert.nn.model import FastBertModel, PaperClassifier
-from fastbert.shape import StudentShape
 from tests.tiny import CLASSES, FAMILIES, tiny_batch, tiny_classifier, tiny_encoder
 
 LENGTHS = (5, 11, 2, 8)  # neither the rows nor the length of the trace
 # A layer takes seconds to trace. Of two, one has a student, and they differ where a family has two
 # kinds; one, the teacher's, is enough for a family whose layers are alike and students as BERT's.
 LAYERS = dict.fromkeys(("albert", "bert", "deberta-v2", "modernbert", "roberta"), 2)
-POOLINGS: dict[str, Any] = {"roberta": "mean"}  # of its students; "first" elsewhere
+HEADS = {"albert": "queries/3/8", "modernbert": "mean", "roberta": "paper/mean/8"}
 
 
 def layers(family: str) -> dict[str, Any]:
@@ -30,17 +30,17 @@ def layers(family: str) -> dict[str, Any]:
     return {name: LAYERS.get(family, 1)}
 
 
-def random_model(teacher: Any, pooling: Any = "first") -> FastBertModel:
+def random_model(teacher: Any, heads: str = "paper/first/8") -> FastBertModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        return FastBertModel(teacher, StudentShape(pooling, 8, 2)).eval()
+        return FastBertModel(teacher, heads).eval()
 
 
 @cache
 def traced(family: str) -> tuple[FastBertModel, list[onnx.ModelProto]]:
     """Return a model that was training when it was traced, and its pieces."""
     teacher = tiny_classifier(family, **layers(family))
-    model = random_model(teacher, POOLINGS.get(family, "first")).train()
+    model = random_model(teacher, HEADS.get(family, "paper/first/8")).train()
     return model, piece_models(model, gives_segments="token_type_ids" in tiny_batch(teacher))
 
 
@@ -87,7 +87,7 @@ def test_every_family_answers_alike_in_another_shape_than_was_traced(family: str
 def test_the_papers_teacher_answers_alike() -> None:
     encoder = tiny_encoder("bert", num_hidden_layers=1)
     encoder.config.id2label = {0: "a", 1: "b", 2: "c"}
-    teacher = PaperClassifier(encoder, CLASSES, StudentShape("first", 8, 2)).eval()
+    teacher = PaperClassifier(encoder, CLASSES, PaperHead("first", 8, 2)).eval()
     model = random_model(teacher)
     batch = tiny_batch(encoder, LENGTHS)
     [answer] = answers_of_pieces(piece_models(model, gives_segments=True), batch)

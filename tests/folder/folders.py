@@ -18,7 +18,7 @@ from fastbert.folder.config import DefaultPoint, EarlyExitConfig, hash_of_settin
 from fastbert.folder.read import ModelFolder
 from fastbert.folder.strict_json import hash_of_json
 from fastbert.folder.write import seal, staged_folder
-from fastbert.shape import StudentShape
+from fastbert.head_shapes import MeanHead, PaperHead, QueryHead
 from fastbert.tasks.single_label import SingleLabel
 
 LABELS = ("sport", "politique", "体育")
@@ -31,7 +31,7 @@ def settings(**changes: Any) -> EarlyExitConfig:
         "task": SingleLabel(LABELS),
         "num_layers": 4,
         "max_length": 64,
-        "students": StudentShape("mean", width=12, num_heads=3),
+        "students": (PaperHead("mean", width=12, num_heads=3), QueryHead(5, width=6), MeanHead()),
         "default": DefaultPoint({"name": "margin"}, (0.1, 0.0, 0.3), {"max_drop": 0.01}),
         "training": {"seed": 7, "rows": [100, 20]},
         "evaluation": [{"speed": 0.3, "accuracy": 0.875}],

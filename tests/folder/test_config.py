@@ -1,6 +1,7 @@
 """early_exit.json: what it may say, and that each defect is named."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,7 @@ import pytest
 from fastbert.errors import FolderError
 from fastbert.folder.config import hash_of_settings
 from fastbert.folder.read import open_folder
-from fastbert.tasks.single_label import SingleLabel
-from tests.folder.folders import LABELS, edit, reseal, settings
+from tests.folder.folders import edit, reseal, settings
 
 
 def test_labels_reordered_in_early_exit_json_are_refused(model: Path) -> None:
@@ -20,7 +20,7 @@ def test_labels_reordered_in_early_exit_json_are_refused(model: Path) -> None:
         open_folder(model)
 
 
-@pytest.mark.parametrize("schema", [0, 3, 10**30])
+@pytest.mark.parametrize("schema", [0, 4, 10**30])
 def test_an_unknown_schema_is_refused_with_what_to_do(model: Path, schema: int) -> None:
     edit(model / "early_exit.json", lambda entries: entries.update(schema_version=schema, new=1))
 
@@ -29,14 +29,20 @@ def test_an_unknown_schema_is_refused_with_what_to_do(model: Path, schema: int) 
 
 
 KEYS = list(json.loads(settings().to_json()))
-PLACES: list[tuple[str, ...]] = [(key,) for key in KEYS if key != "task"]
-PLACES += [("students", key) for key in ("pooling", "width", "num_heads")]
+PLACES: list[tuple[str | int, ...]] = [(key,) for key in KEYS]
+PLACES += [("students", 0, key) for key in ("kind", "pooling", "width", "num_heads")]
+PLACES += [("students", 1, key) for key in ("kind", "queries", "width")]
 PLACES += [("default", key) for key in ("measure", "thresholds", "goal")]
 
 
-@pytest.mark.parametrize("place", PLACES, ids=".".join)
-def test_a_missing_key_is_named(model: Path, place: tuple[str, ...]) -> None:
-    def remove(entries: dict[str, Any]) -> None:
+def named(place: tuple[str | int, ...]) -> str:
+    """Return a place as messages name it."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)[1:]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=named)
+def test_a_missing_key_is_named(model: Path, place: tuple[str | int, ...]) -> None:
+    def remove(entries: Any) -> None:
         *parents, key = place
         for parent in parents:
             entries = entries[parent]
@@ -44,13 +50,13 @@ def test_a_missing_key_is_named(model: Path, place: tuple[str, ...]) -> None:
 
     edit(model / "early_exit.json", remove)
 
-    with pytest.raises(FolderError, match=rf'early_exit\.json: key "{".".join(place)}" is missing'):
+    with pytest.raises(FolderError, match=re.escape(f'key "{named(place)}" is missing')):
         open_folder(model)
 
 
-@pytest.mark.parametrize("place", PLACES, ids=".".join)
-def test_a_value_of_the_wrong_type_is_named(model: Path, place: tuple[str, ...]) -> None:
-    def spoil(entries: dict[str, Any]) -> None:
+@pytest.mark.parametrize("place", PLACES, ids=named)
+def test_a_value_of_the_wrong_type_is_named(model: Path, place: tuple[str | int, ...]) -> None:
+    def spoil(entries: Any) -> None:
         *parents, key = place
         for parent in parents:
             entries = entries[parent]
@@ -58,11 +64,11 @@ def test_a_value_of_the_wrong_type_is_named(model: Path, place: tuple[str, ...])
 
     edit(model / "early_exit.json", spoil)
 
-    with pytest.raises(FolderError, match=rf'early_exit\.json: key "{".".join(place)}" must be'):
+    with pytest.raises(FolderError, match=re.escape(f'key "{named(place)}" must be')):
         open_folder(model)
 
 
-@pytest.mark.parametrize("where", ["", "students", "hashes"])
+@pytest.mark.parametrize("where", ["", "hashes"])
 def test_an_unknown_key_is_named(model: Path, where: str) -> None:
     def add(entries: dict[str, Any]) -> None:
         (entries[where] if where else entries)["surprise"] = "x"
@@ -114,8 +120,11 @@ def test_a_threshold_that_is_no_number_is_named(model: Path) -> None:
         ("default", {"measure": {}, "thresholds": [0.5, 0.5], "goal": None}),
         ("labels", ["one"]),
         ("labels", ["twin", "twin"]),
-        ("students", {"pooling": "last", "width": 12, "num_heads": 3}),
-        ("students", {"pooling": "mean", "width": 12, "num_heads": 5}),
+        ("students", [{"kind": "mean"}] * 2),
+        ("students", [{"kind": "oracle"}] * 3),
+        ("students", [{"kind": "paper", "pooling": "last", "width": 12, "num_heads": 3}] * 3),
+        ("students", [{"kind": "paper", "pooling": "mean", "width": 12, "num_heads": 5}] * 3),
+        ("teacher_head", {"kind": "mean"}),
     ],
 )
 def test_a_value_outside_its_range_is_named(model: Path, key: str, value: Any) -> None:
@@ -131,15 +140,6 @@ def test_settings_edited_by_hand_are_noticed(model: Path) -> None:
 
     with pytest.raises(FolderError, match=r"early_exit\.json: was damaged or edited"):
         open_folder(model)
-
-
-def test_a_folder_that_names_no_task_answers_one_label(model: Path) -> None:
-    def before_there_was_a_second_task(entries: dict[str, Any]) -> None:
-        del entries["task"]
-        entries["hashes"]["settings"] = hash_of_settings(entries)
-
-    edit(model / "early_exit.json", before_there_was_a_second_task)
-    assert open_folder(model).config.task == SingleLabel(LABELS)
 
 
 def test_a_task_that_is_not_known_is_refused(model: Path) -> None:

@@ -14,6 +14,7 @@ from fastbert.folder.config import EarlyExitConfig
 from fastbert.folder.names import HASHED_FILES
 from fastbert.folder.read import check_tensors, open_folder
 from fastbert.folder.write import seal, staged_folder
+from fastbert.head_shapes import PaperHead
 from fastbert.tasks.single_label import SingleLabel
 from tests.folder.folders import (
     STUDENT,
@@ -42,9 +43,9 @@ def test_the_papers_head_needs_no_labels_in_config_json(tmp_path: Path) -> None:
     with staged_folder(tmp_path / "model") as staging:
         fill(staging)
         edit(staging / "config.json", lambda config: config.pop("id2label"))
-        seal(staging, settings(teacher_head="paper"))
+        seal(staging, settings(teacher_head=PaperHead(width=16)))
 
-    assert open_folder(tmp_path / "model").config.teacher_head == "paper"
+    assert open_folder(tmp_path / "model").config.teacher_head == PaperHead(width=16)
 
 
 def test_the_two_labels_that_transformers_leaves_out_are_understood(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from fastbert.errors import FolderError
 from fastbert.folder import saves
 from fastbert.folder.read import open_folder
 from fastbert.folder.write import copy_folder, seal, staged_folder
+from fastbert.head_shapes import MeanHead
 from tests.folder.folders import (
     EXPORT,
     FOREIGN,
@@ -143,7 +144,7 @@ def test_a_failed_first_save_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_model_is_never_sealed(unsealed: Path) -> None:
     with pytest.raises(FolderError, match="has 4 layers"):
-        seal(unsealed, settings(num_layers=5, default=None))
+        seal(unsealed, settings(num_layers=5, students=(MeanHead(),) * 4, default=None))
 
     assert not (unsealed / "early_exit.json").exists()
 

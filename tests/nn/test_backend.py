@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from fastbert.exits.engine import record
 from fastbert.nn.backend import TorchBackend
 from fastbert.nn.model import FastBertModel
-from fastbert.shape import StudentShape
 from fastbert.text import TokenBatch
 from tests.sharing import answers_alone, answers_together, criterion_for
 from tests.tiny import FAMILIES, tiny_batch, tiny_classifier
@@ -27,7 +26,7 @@ def backend_of(family: str, pooling: Any = "first") -> TorchBackend:
     """Return a tiny model with students that differ in what they are sure of."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(4)
-        model = FastBertModel(tiny_classifier(family), StudentShape(pooling, 8, 2))
+        model = FastBertModel(tiny_classifier(family), f"paper/{pooling}/8")
         for name, weight in model.students.named_parameters():
             if name.endswith("classify.weight"):
                 weight.mul_(12)

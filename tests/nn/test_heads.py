@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fastbert.nn.heads import ExitHead, PooledAttention, padding_bias
-from fastbert.shape import StudentShape
+from fastbert.head_shapes import PaperHead
+from fastbert.nn.heads import PaperExitHead, PooledAttention, padding_bias
 
 ROWS, LENGTH, HIDDEN, WIDTH, HEADS, CLASSES = 5, 7, 12, 8, 2, 3
 
@@ -34,7 +34,7 @@ def padded_batch(side: str) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_mean_pooling_equals_textbook_attention_averaged_over_real_tokens(side: str) -> None:
     tokens, real = padded_batch(side)
-    attention = PooledAttention(StudentShape("mean", WIDTH, HEADS)).eval()
+    attention = PooledAttention(PaperHead("mean", WIDTH, HEADS)).eval()
 
     attended, _ = textbook(attention)(tokens, tokens, tokens, key_padding_mask=~real)
     expected = (attended * real.unsqueeze(-1)).sum(1) / real.sum(1, keepdim=True)
@@ -43,7 +43,7 @@ def test_mean_pooling_equals_textbook_attention_averaged_over_real_tokens(side: 
 
 def test_first_token_pooling_equals_textbook_attention_at_the_first_token() -> None:
     tokens, real = padded_batch("right")
-    attention = PooledAttention(StudentShape("first", WIDTH, HEADS)).eval()
+    attention = PooledAttention(PaperHead("first", WIDTH, HEADS)).eval()
 
     attended, _ = textbook(attention)(tokens, tokens, tokens, key_padding_mask=~real)
     torch.testing.assert_close(attention(tokens, padding_bias(real.long())), attended[:, 0])
@@ -53,7 +53,7 @@ def test_first_token_pooling_equals_textbook_attention_at_the_first_token() -> N
 def test_padding_never_changes_an_answer(pooling: Literal["first", "mean"]) -> None:
     # Heads without a padding mask: BitVoyage issue 14, bert-squeeze; FastPLM's mean over padding.
     torch.manual_seed(1)
-    head = ExitHead(HIDDEN, CLASSES, StudentShape(pooling, WIDTH, HEADS)).eval()
+    head = PaperExitHead(HIDDEN, CLASSES, PaperHead(pooling, WIDTH, HEADS)).eval()
     alone = torch.randn(1, 4, HIDDEN)
     padded = torch.cat([alone, 100 * torch.randn(1, 3, HIDDEN)], dim=1)
     mask = torch.tensor([[1, 1, 1, 1, 0, 0, 0]])
@@ -63,14 +63,14 @@ def test_padding_never_changes_an_answer(pooling: Literal["first", "mean"]) -> N
 
 def test_mean_pooling_averages_tokens_not_features() -> None:
     # The authors' pooling="mean" averaged over the last axis and returned the wrong shape.
-    attention = PooledAttention(StudentShape("mean", WIDTH, HEADS)).eval()
+    attention = PooledAttention(PaperHead("mean", WIDTH, HEADS)).eval()
     assert attention(torch.randn(ROWS, LENGTH, WIDTH), None).shape == (ROWS, WIDTH)
 
 
 @pytest.mark.parametrize("pooling", ["first", "mean"])
 def test_dropout_acts_in_training_only(pooling: Literal["first", "mean"]) -> None:
     torch.manual_seed(2)
-    head = ExitHead(HIDDEN, CLASSES, StudentShape(pooling, WIDTH, HEADS))
+    head = PaperExitHead(HIDDEN, CLASSES, PaperHead(pooling, WIDTH, HEADS))
     hidden = torch.randn(ROWS, LENGTH, HIDDEN)
 
     assert not torch.equal(head.train()(hidden, None), head(hidden, None))
@@ -83,7 +83,7 @@ def test_a_folded_head_gives_the_same_logits(
     pooling: Literal["first", "mean"], padded: bool
 ) -> None:
     torch.manual_seed(6)
-    head = ExitHead(HIDDEN, CLASSES, StudentShape(pooling, WIDTH, HEADS)).eval()
+    head = PaperExitHead(HIDDEN, CLASSES, PaperHead(pooling, WIDTH, HEADS)).eval()
     hidden = torch.randn(ROWS, LENGTH, HIDDEN)
     bias = padding_bias(padded_batch("right")[1].long()) if padded else None
     torch.testing.assert_close(head.folded()(hidden, bias), head(hidden, bias))
@@ -95,7 +95,7 @@ def test_a_batch_without_padding_needs_no_bias() -> None:
 
 @pytest.mark.parametrize("pooling", ["first", "mean"])
 def test_folding_leaves_a_head_in_training_as_it_is(pooling: Literal["first", "mean"]) -> None:
-    head = ExitHead(HIDDEN, CLASSES, StudentShape(pooling, WIDTH, HEADS)).train()
+    head = PaperExitHead(HIDDEN, CLASSES, PaperHead(pooling, WIDTH, HEADS)).train()
     hidden = torch.randn(ROWS, LENGTH, HIDDEN)
 
     folded = head.folded()

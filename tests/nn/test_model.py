@@ -12,14 +12,15 @@ from fastbert.folder.config import EarlyExitConfig
 from fastbert.folder.names import STUDENTS_FILE, TEACHER_FILE
 from fastbert.folder.read import open_folder
 from fastbert.folder.write import seal, staged_folder
+from fastbert.head_shapes import MeanHead, PaperHead, QueryHead
 from fastbert.nn.heads import padding_bias
 from fastbert.nn.model import FastBertModel, PaperClassifier, Teacher
-from fastbert.shape import StudentShape
 from fastbert.tasks.single_label import SingleLabel
 from tests.tiny import tiny_batch, tiny_classifier, tiny_encoder
 from tests.tiny_data import LABELS, tiny_tokenizer
 
-SHAPE = StudentShape("first", 8, 2)
+SHAPE = PaperHead("first", 8, 2)
+HEADS = (SHAPE, QueryHead(3, 6), MeanHead())
 NAMES = {
     "id2label": dict(enumerate(LABELS)),
     "label2id": {label: number for number, label in enumerate(LABELS)},
@@ -33,7 +34,7 @@ def made(head: Head) -> FastBertModel:
         teacher: Teacher = tiny_classifier("bert", **NAMES)
         if head == "paper":
             teacher = PaperClassifier(tiny_encoder("bert", **NAMES), len(LABELS), SHAPE)
-        return FastBertModel(teacher, SHAPE).eval()
+        return FastBertModel(teacher, HEADS).eval()
 
 
 @pytest.fixture(params=["pretrained", "paper"])
@@ -47,7 +48,8 @@ def save(model: FastBertModel, folder: Path, head: Head) -> Path:
         model.save(staging)
         tiny_tokenizer().save_pretrained(staging)
         task = SingleLabel(LABELS)
-        seal(staging, EarlyExitConfig(head, task, model.num_exits, 20, SHAPE))
+        teacher_head = SHAPE if head == "paper" else head
+        seal(staging, EarlyExitConfig(teacher_head, task, model.num_exits, 20, HEADS))
     return folder
 
 
@@ -128,6 +130,6 @@ def test_weights_that_do_not_fit_are_named(
         made("pretrained").save(staging)
         tiny_tokenizer().save_pretrained(staging)
         spoil(staging / file, name, tensor)
-        seal(staging, EarlyExitConfig("pretrained", SingleLabel(LABELS), 4, 20, SHAPE))
+        seal(staging, EarlyExitConfig("pretrained", SingleLabel(LABELS), 4, 20, HEADS))
     with pytest.raises(FolderError, match=message):
         FastBertModel.load(open_folder(tmp_path / "model"))

@@ -1,16 +1,17 @@
 """Teachers from checkpoints: only a head may be new, and a trained classifier must be one."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from fastbert.errors import BackboneError
+from fastbert.head_shapes import PaperHead
 from fastbert.nn.model import PaperClassifier
 from fastbert.nn.teachers import read_config, save_tokenizer, teacher_to_train, trained_teacher
-from fastbert.shape import StudentShape
+from fastbert.shape import TeacherHead
 from fastbert.tasks.single_label import SingleLabel
 from tests.tiny import tiny_classifier
 from tests.tiny_data import LABELS, save_classifier, save_encoder, tiny_tokenizer
@@ -30,23 +31,22 @@ def test_a_configuration_is_read_from_a_folder(tmp_path: Path) -> None:
     assert read_config(save_encoder(tmp_path)).model_type == "bert"
 
 
-@pytest.mark.parametrize("head", ["pretrained", "paper"])
+@pytest.mark.parametrize("head", ["pretrained", PaperHead("mean", 6, 3)])
 def test_an_encoder_gets_a_fresh_head_of_the_labels_asked_for(
-    head: Literal["pretrained", "paper"], tmp_path: Path
+    head: TeacherHead, tmp_path: Path
 ) -> None:
-    shape = StudentShape("mean", 6, 3)
-    teacher = teacher_to_train(save_encoder(tmp_path), SingleLabel(CLASSES), head, shape)
+    teacher = teacher_to_train(save_encoder(tmp_path), SingleLabel(CLASSES), head)
     config: Any = teacher.config
     assert config.id2label == dict(enumerate(CLASSES))
-    assert isinstance(teacher, PaperClassifier) == (head == "paper")
+    assert (teacher.head.shape if isinstance(teacher, PaperClassifier) else "pretrained") == head
     saved = load_file(tmp_path / "model.safetensors")
     encoder = teacher.encoder if isinstance(teacher, PaperClassifier) else teacher.base_model
     assert all(torch.equal(tensor, encoder.state_dict()[name]) for name, tensor in saved.items())
 
 
-@pytest.mark.parametrize("head", ["pretrained", "paper"])
+@pytest.mark.parametrize("head", ["pretrained", PaperHead("mean", 6, 3)])
 def test_a_weight_of_the_encoder_that_is_missing_is_never_random(
-    head: Literal["pretrained", "paper"], tmp_path: Path
+    head: TeacherHead, tmp_path: Path
 ) -> None:
     folder = without(save_encoder(tmp_path), "layer.2.")
     with pytest.raises(BackboneError, match=r"16 weights of the encoder are missing.* and 13 more"):

@@ -11,7 +11,6 @@ import pytest
 from fastbert.classifier import FastBertClassifier
 from fastbert.recipes.run import StudentSettings
 from fastbert.recipes.train import train
-from fastbert.shape import StudentShape
 from fastbert.training import checkpoints
 from fastbert.training.stage import StageSettings
 from tests.tiny_data import examples, save_encoder, write_csv
@@ -21,9 +20,7 @@ FINE_TUNING = StageSettings(
 )
 
 
-STUDENTS = StudentSettings(
-    StudentShape("first", 8, 2), replace(FINE_TUNING, epochs=2, learning_rate=1e-2)
-)
+STUDENTS = StudentSettings("paper/first/8", replace(FINE_TUNING, epochs=2, learning_rate=1e-2))
 
 
 def write_files(folder: Path) -> dict[str, Path]:

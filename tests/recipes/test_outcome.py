@@ -42,7 +42,8 @@ def test_the_folder_records_how_it_was_made_and_what_it_measured(uninterrupted: 
     assert config.training["fine_tuning"]["epochs"] == 2
     assert config.training["train"] == "train.csv"  # folders are published: no places of a machine
     assert str(uninterrupted.parent) not in (uninterrupted / "early_exit.json").read_text()
-    assert config.students == STUDENTS.shape
+    assert [head.spelling for head in config.students] == [STUDENTS.heads] * 3
+    assert config.training["students"]["heads"] == STUDENTS.heads
     assert [row["speed"] for row in config.evaluation] == [0.0, 0.1, 0.3, 0.5, 0.8, None]
     assert config.default is not None
     assert config.evaluation[-1]["goal"] == config.default.goal == {"max_drop": 0.005}
@@ -81,13 +82,13 @@ def write(folder: Path, held_out: list[Example]) -> ModelFolder:
     teacher = tiny_classifier(
         "bert", id2label=names, label2id={label: number for number, label in names.items()}
     )
-    model = FastBertModel(teacher, STUDENTS.shape)
+    model = FastBertModel(teacher, STUDENTS.heads)
     config = EarlyExitConfig(
         teacher_head="pretrained",
         task=model.task,
         num_layers=model.num_exits,
         max_length=16,
-        students=STUDENTS.shape,
+        students=model.student_shapes,
         training={"dev": "dev.csv"},
     )
     write_model(

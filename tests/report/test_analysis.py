@@ -7,13 +7,14 @@ from sklearn.metrics import f1_score
 
 from fastbert.exits.criteria import uncertainty
 from fastbert.exits.recorded import RecordedExits
+from fastbert.head_shapes import PaperHead
 from fastbert.report import analysis
 from fastbert.report.analysis import ReportData, Table
 from fastbert.shape import ModelShape
 from fastbert.tasks.single_label import SingleLabel
 
 EXITS, ROWS, CLASSES = 5, 120, 3
-SHAPE = ModelShape(hidden_size=32, intermediate_size=64, num_layers=EXITS, num_labels=CLASSES)
+SHAPE = ModelShape(32, 64, EXITS, CLASSES, (PaperHead(),) * (EXITS - 1))
 
 
 def made_up(**changes: Any) -> ReportData:
@@ -57,8 +58,7 @@ def test_each_speed_has_its_quality_and_cost() -> None:
 
     layers = left_after(logits, 0.7)
     answers = logits[layers - 1, np.arange(ROWS)].argmax(axis=-1)
-    students = np.minimum(layers, EXITS - 1)
-    spent = SHAPE.row_flops(layers, report.lengths, students)
+    spent = SHAPE.row_flops(layers, report.lengths)
     assert row["accuracy"] == np.mean(answers == truth)
     assert row["macro_f1"] == pytest.approx(f1_score(truth, answers, average="macro"))
     assert row["agreement"] == np.mean(answers == logits[-1].argmax(axis=-1))
@@ -77,8 +77,8 @@ def test_a_cut_model_runs_its_layers_and_one_classifier() -> None:
     assert [row["setting"] for row in cuts] == [1, 2, 3, 4, 5]
 
     spent = sum(
-        SHAPE.embedding_flops(int(n)) + 2 * SHAPE.layer_flops(int(n)) + SHAPE.student_flops(int(n))
-        for n in report.lengths
+        SHAPE.embedding_flops(n) + 2 * SHAPE.layer_flops(n) + SHAPE.student_flops(n)[1]
+        for n in map(int, report.lengths)
     )
     assert cuts[1]["speedup_flops"] == pytest.approx(SHAPE.full_flops(report.lengths).sum() / spent)
     answers = report.recorded.recorded[1].argmax(axis=-1)
@@ -127,7 +127,7 @@ def test_a_bin_without_rows_has_no_accuracy_and_1_belongs_to_the_last_bin() -> N
         recorded=RecordedExits(logits),
         truth=np.array([0, 0, 1, 2]),
         lengths=np.array([5, 6, 7, 8]),
-        shape=ModelShape(32, 64, 2, 3),
+        shape=ModelShape(32, 64, 2, 3, (PaperHead(),)),
     )
     rows = where(analysis.luha(report), layer=1)
     assert [row["rows"] for row in rows] == [0] * 9 + [4]

@@ -7,6 +7,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from fastbert.folder.config import DefaultPoint, EarlyExitConfig
+from fastbert.head_shapes import PaperHead, QueryHead
 from fastbert.report.card import write_card
 from fastbert.tasks.single_label import SingleLabel
 
@@ -40,6 +41,7 @@ TRAINED = EarlyExitConfig(
     task=SingleLabel(("no", "perhaps", "yes")),
     num_layers=4,
     max_length=99,
+    students=(PaperHead(), PaperHead(), QueryHead(8)),
     default=DefaultPoint({"name": "margin"}, (0.1, 0.2, 0.0), {"max_drop": 0.02}),
     evaluation=[row(0.0, 0.91, 4.0, 6.0), row(0.25, 0.9, 1.5, 2.5), row(None, 0.89, 1.3, 2.0)],
     training={
@@ -115,7 +117,7 @@ def test_the_settings_are_listed(tmp_path: Path) -> None:
 def test_other_tools_are_shown_only_what_they_can_do(tmp_path: Path) -> None:
     assert 'pipeline("text-classification"' in card(tmp_path, TRAINED)
 
-    paper = card(tmp_path, replace(TRAINED, teacher_head="paper"))
+    paper = card(tmp_path, replace(TRAINED, teacher_head=PaperHead()))
     assert "holds a plain encoder" in paper
     assert "pipeline(" not in paper
 

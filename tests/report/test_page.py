@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fastbert.exits.recorded import RecordedExits
+from fastbert.head_shapes import PaperHead
 from fastbert.report import analysis
 from fastbert.report.analysis import ReportData
 from fastbert.report.page import cell, exhibits, write_report
@@ -35,7 +36,7 @@ def made_up(exits: int, rows: int, classes: int, **changes: Any) -> ReportData:
         recorded=RecordedExits(logits),
         truth=truth,
         lengths=random.integers(3, 50, rows),
-        shape=ModelShape(32, 64, exits, classes),
+        shape=ModelShape(32, 64, exits, classes, (PaperHead(),) * (exits - 1)),
     )
     return replace(report, **changes)
 

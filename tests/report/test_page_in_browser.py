@@ -16,6 +16,7 @@ import pytest
 from matplotlib.image import imread
 
 from fastbert.exits.recorded import RecordedExits
+from fastbert.head_shapes import PaperHead
 from fastbert.report.analysis import ReportData
 from fastbert.report.page import write_report
 from fastbert.shape import ModelShape
@@ -143,7 +144,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         recorded=RecordedExits(logits),
         truth=truth,
         lengths=random.integers(3, 90, rows),
-        shape=ModelShape(64, 256, exits, classes),
+        shape=ModelShape(64, 256, exits, classes, (PaperHead(),) * (exits - 1)),
         texts=["<script>alert(1)</script> " + "long" * 50] * rows,
         points=[{"thresholds": [0.25] * (exits - 1), **point}],
         doubts=random.random((exits - 1, rows)),

@@ -12,8 +12,10 @@ from tests.tiny_folder import save_model
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder for each precision, exported for both runtimes."""
-    source = save_model(tmp_path_factory.mktemp("model") / "model", "bert")
+    """A folder for each precision, exported for both runtimes; each student is of another kind."""
+    source = save_model(
+        tmp_path_factory.mktemp("model") / "model", "bert", "paper/first/8:1,queries/3/8:1,mean"
+    )
     copies = {}
     for precision in ("int8", "fp32"):
         copies[precision] = tmp_path_factory.mktemp(precision) / "model"

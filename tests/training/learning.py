@@ -9,7 +9,6 @@ import torch
 from fastbert.data.example import Example
 from fastbert.nn.model import FastBertModel
 from fastbert.recipes.outcome import known_truth
-from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer
 from fastbert.training.scheme import SchemeSettings, paper
 from fastbert.training.stage import StageSettings
@@ -19,7 +18,7 @@ from fastbert.training.trainer import run_stage
 from tests.tiny import tiny_classifier
 from tests.tiny_data import LABELS, examples
 
-SHAPE = StudentShape("first", 8, 2)
+HEADS = "paper/first/8"
 SETTINGS = StageSettings(epochs=2, learning_rate=1e-2, batch_size=8, bf16=False)
 
 
@@ -28,7 +27,7 @@ def fresh_model() -> FastBertModel:
     torch.manual_seed(0)
     names = dict(enumerate(LABELS))
     labels = {label: index for index, label in names.items()}
-    return FastBertModel(tiny_classifier("bert", id2label=names, label2id=labels), SHAPE)
+    return FastBertModel(tiny_classifier("bert", id2label=names, label2id=labels), HEADS)
 
 
 def texts_of(

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from fastbert.nn.model import FastBertModel
-from fastbert.shape import StudentShape
 from fastbert.training.stage import Lesson, Part, Stage, StageSettings
 from fastbert.training.trainee import Trainee, part_of
 from tests.tiny import tiny_batch, tiny_classifier
@@ -16,7 +15,7 @@ SETTINGS = StageSettings(epochs=1, learning_rate=1e-3)
 
 def trainee(*parts: Part) -> Trainee:
     torch.manual_seed(0)
-    model = FastBertModel(tiny_classifier("bert"), StudentShape("first", 8, 2))
+    model = FastBertModel(tiny_classifier("bert"), "paper/first/8")
     return Trainee(model, Stage("some", frozenset(parts), total, SETTINGS))
 
 
@@ -43,7 +42,7 @@ def test_gradients_reach_every_part_that_learns_and_no_other(parts: Iterable[Par
 def test_where_exits_are_cut_off_each_teaches_only_the_layers_since_the_exit_before(
     family: str,
 ) -> None:
-    model = FastBertModel(tiny_classifier(family), StudentShape("first", 8, 2))
+    model = FastBertModel(tiny_classifier(family), "paper/first/8")
     stage = Stage("some", frozenset(Part), total, SETTINGS, detached=True)
     made, batch = Trainee(model, stage), tiny_batch(model.backbone.encoder)
     for exit_layer in range(1, model.num_exits + 1):

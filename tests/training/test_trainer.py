@@ -23,7 +23,7 @@ from fastbert.training.callbacks import StopOnBrokenLoss
 from fastbert.training.stage import StageSettings
 from tests.tiny import tiny_classifier
 from tests.tiny_data import LABELS, examples
-from tests.training.learning import SETTINGS, SHAPE, distill, distill_some, fine_tune, fresh_model
+from tests.training.learning import HEADS, SETTINGS, distill, distill_some, fine_tune, fresh_model
 
 WITHOUT_DROPOUT = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
 
@@ -152,7 +152,7 @@ def one_step(
     names = dict(enumerate(LABELS))
     numbers = {label: number for number, label in names.items()}
     teacher = tiny_classifier("bert", id2label=names, label2id=numbers, **WITHOUT_DROPOUT)
-    model = FastBertModel(teacher, SHAPE)
+    model = FastBertModel(teacher, HEADS)
 
     def note(_self: object, _args: Any, _state: Any, _control: Any, **kwargs: Any) -> None:
         logged.update(kwargs["logs"])

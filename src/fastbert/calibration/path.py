@@ -27,13 +27,13 @@ class RowCosts:
 
     Args:
         layer: Of running one encoder layer for each row.
-        student: Of asking one student about each row.
+        student: Of asking each student about each row.
         students_always_run: Whether students answer even where nobody may leave, because later
             doubts look back on them.
     """
 
     layer: Float[np.ndarray, " rows"]
-    student: Float[np.ndarray, " rows"]
+    student: Float[np.ndarray, "students rows"]
     students_always_run: bool = False
 
 
@@ -140,7 +140,7 @@ def _descend(
             leaving = grid.gaps[exit_] < step[exit_]
             going_on = np.where(leaving, losses[exit_], going_on) + costs.layer
             if step[exit_] or costs.students_always_run:
-                going_on = going_on + costs.student
+                going_on = going_on + costs.student[exit_]
         if (step == before).all():
             break
     return step
@@ -159,7 +159,7 @@ def _best(
     by_gap = np.bincount(grid.gaps[exit_], gain * here, minlength=count)
     total = np.concatenate([[0.0], by_gap[:-1].cumsum()])
     if not costs.students_always_run:
-        total[1:] -= costs.student @ here
+        total[1:] -= costs.student[exit_] @ here
     best = lowest + int(total[lowest:].argmax())
     return best if total[best] > total[lowest] else lowest
 

@@ -98,8 +98,8 @@ class AnsweredRows:
         given = exit_layers - 1, np.arange(len(exit_layers))
         answers, losses = self.answers[given], self.expected_losses[given]
         layers = self.shape.num_layers
-        asked = self.shape.students_asked(exit_layers, watched_exits(criterion, layers))
-        flops = float(self.shape.row_flops(exit_layers, self.lengths, asked).mean())
+        watched = watched_exits(criterion, layers)
+        flops = float(self.shape.row_flops(exit_layers, self.lengths, watched).mean())
         return OperatingPoint(
             criterion=criterion,
             metrics={} if self.truth is None else scores(self.task, answers, self.truth),
@@ -108,7 +108,9 @@ class AnsweredRows:
             mean_exit_layer=float(exit_layers.mean()),
             flops=flops,
             speedup_flops=float(self.shape.full_flops(self.lengths).mean()) / flops,
-            latency_ms=self._latency_ms(exit_layers, asked),
+            latency_ms=self._latency_ms(
+                exit_layers, self.shape.students_asked(exit_layers, watched)
+            ),
             exit_layers=tuple(np.bincount(exit_layers, minlength=layers + 1)[1:].tolist()),
         )
 

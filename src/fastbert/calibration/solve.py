@@ -305,7 +305,8 @@ class Calibration(AnsweredRows):
         student = self.shape.student_flops(lengths).astype(np.float64)
         if self.times is not None and self.times.layer > 0:
             # An exit costs more time than its FLOPs say: small products, and a way to Python.
-            student = layer * self.times.student / self.times.layer
+            # The measured time is the mean of all students.
+            student = np.tile(layer * self.times.student / self.times.layer, (len(student), 1))
         costs = RowCosts(layer, student, self.measure.looks_back)
         return threshold_path(self.doubts[:, rows], self.expected_losses[:, rows], costs)
 

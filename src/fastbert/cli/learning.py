@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,13 +19,13 @@ from fastbert.cli.options import (
     DistillLearningRate,
     Epochs,
     FurtherTexts,
+    HeadsOption,
     LabelledColumns,
     LabelledTexts,
     LabelSmoothing,
     LearningRate,
     MaxLength,
     Output,
-    Pooling,
     Pretrained,
     Resume,
     Seed,
@@ -60,7 +60,7 @@ def train(
     columns: LabelledColumns,
     max_length: MaxLength = 128,
     teacher_head: TeacherHeadOption = "pretrained",
-    pooling: Pooling = "first",
+    heads: HeadsOption = "paper",
     epochs: Epochs = 3,
     learning_rate: LearningRate = 2e-5,
     label_smoothing: LabelSmoothing = 0.0,
@@ -75,7 +75,7 @@ def train(
     First the teacher learns from the labels, then the students learn from the teacher.
     """
     quiet_transformers()
-    students = _students(pooling, distill_epochs, distill_learning_rate, distilling, steps)
+    students = _students(heads, distill_epochs, distill_learning_rate, distilling, steps)
     with _resumable():
         classifier = library.train(
             texts,
@@ -113,7 +113,7 @@ def distill(
     *,
     columns: TextColumns,
     max_length: MaxLength = 128,
-    pooling: Pooling = "first",
+    heads: HeadsOption = "paper",
     epochs: DistillEpochs = 5,
     learning_rate: DistillLearningRate = 2e-4,
     distilling: Distilling,
@@ -127,7 +127,7 @@ def distill(
     if str(texts) == "-":
         raise typer.BadParameter("texts are read several times, so TEXTS must be a file")
     quiet_transformers()
-    students = _students(pooling, epochs, learning_rate, distilling, steps)
+    students = _students(heads, epochs, learning_rate, distilling, steps)
     with _resumable():
         classifier = library.distill(
             checkpoint,
@@ -178,14 +178,14 @@ def demo(
 
 
 def _students(
-    pooling: Literal["first", "mean"],
+    heads: str,
     epochs: int,
     learning_rate: float,
     distilling: Distilling,
     steps: Steps,
 ) -> "StudentSettings":
     return library.StudentSettings(
-        library.StudentShape(pooling),
+        heads,
         _stage(epochs, learning_rate, steps),
         distilling.kl,
         distilling.cache_hidden_states,

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from fastbert.recipes.train import train
     from fastbert.report.collect import collect
     from fastbert.report.page import write_report
-    from fastbert.shape import StudentShape
     from fastbert.system import system_facts
     from fastbert.training.stage import StageSettings
 
@@ -39,7 +38,6 @@ HOMES = {
     "FastBertClassifier": "fastbert.classifier",
     "StageSettings": "fastbert.training.stage",
     "StudentSettings": "fastbert.recipes.run",
-    "StudentShape": "fastbert.shape",
     "bench": "fastbert.bench.run",
     "bench_tables": "fastbert.bench.tables",
     "collect": "fastbert.report.collect",
@@ -72,7 +70,6 @@ __all__ = [
     "FastBertClassifier",
     "StageSettings",
     "StudentSettings",
-    "StudentShape",
     "bench",
     "bench_tables",
     "collect",

@@ -57,11 +57,13 @@ MaxLength = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
-Pooling = Annotated[
-    Literal["first", "mean"],
+HeadsOption = Annotated[
+    str,
     typer.Option(
-        help="What a student reads of its attention: the first token, as in the paper, or the "
-        "mean over the tokens.",
+        "--heads",
+        metavar="KINDS",
+        help="Heads of the students: paper, queries or mean for all, or by depth, as in "
+        "paper:3,queries. Sizes follow a slash: paper/mean, queries/8.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -16,6 +16,7 @@ from fastbert.folder.calibration import record_facts
 from fastbert.folder.config import DefaultPoint
 from fastbert.folder.export import ExportManifest, has_export, read_manifest
 from fastbert.folder.read import ModelFolder
+from fastbert.head_shapes import head_from_dict, in_words
 from fastbert.running import Runtime
 from fastbert.shape import config_value
 
@@ -167,7 +168,7 @@ def folder_facts(folder: ModelFolder) -> dict[str, Any]:
 
 def folder_tables(facts: Mapping[str, Any]) -> list[Table]:
     """Return the facts as tables, the measured speeds last."""
-    students = facts["students"]
+    head, students = facts["teacher_head"], map(head_from_dict, facts["students"])
     model = {
         "family": facts["family"],
         "layers": f"{facts['num_layers']}, width {facts['width']}",
@@ -175,9 +176,8 @@ def folder_tables(facts: Mapping[str, Any]) -> list[Table]:
         "labels": f"{len(facts['labels'])}: {', '.join(facts['labels'])}",
         "longest text": f"{facts['max_length']} tokens",
         "default": _default(facts["default"]),
-        "teacher's head": facts["teacher_head"],
-        "students": f"width {students['width']}, {students['num_heads']} heads, "
-        f"pooling {students['pooling']}",
+        "teacher's head": head if head == "pretrained" else head_from_dict(head).spelling,
+        "students": in_words(list(students)),
     }
     files = {name: f"{size:,} bytes" for name, size in facts["bytes"].items()}
     tables = [

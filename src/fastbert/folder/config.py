@@ -8,20 +8,16 @@ from typing import Any
 
 from fastbert.errors import FolderError
 from fastbert.files.open_file import OpenFile
+from fastbert.folder.heads import read_students, read_teacher_head
 from fastbert.folder.names import HASHED_FILES
-from fastbert.folder.strict_json import (
-    check_choice,
-    check_items,
-    check_keys,
-    hash_of_json,
-    read_json,
-)
-from fastbert.shape import POOLINGS, TEACHER_HEADS, ModelShape, StudentShape, TeacherHead
-from fastbert.tasks.known import DEFAULT_TASK, task_from_json, task_to_json
+from fastbert.folder.older_schemas import OLDEST_SCHEMA, older_types, upgraded
+from fastbert.folder.strict_json import check_items, check_keys, hash_of_json, read_json
+from fastbert.head_shapes import HeadShape
+from fastbert.shape import ModelShape, TeacherHead
+from fastbert.tasks.known import task_from_json, task_to_json
 from fastbert.tasks.task import Task
 
-SCHEMA_VERSION = 2
-OLDEST_SCHEMA = 1  # that is still read
+SCHEMA_VERSION = 3
 LABELS_HASH = "labels"  # of the label order
 SETTINGS_HASH = "settings"  # of early_exit.json itself, without its hashes
 
@@ -56,12 +52,12 @@ class EarlyExitConfig:
     """What early_exit.json says about a model.
 
     Args:
-        teacher_head: Whose head the teacher has: `pretrained`, the family's own, or `paper`, where
-            the teacher's file holds a plain encoder and its head lies with the students.
+        teacher_head: The teacher's head: `pretrained`, the family's own, or the paper's; then the
+            teacher's file holds a plain encoder, and its head lies with the students.
         task: What the model answers, with the labels in the order of the logits.
         num_layers: Encoder layers.
         max_length: Tokens that a text may have, special tokens included.
-        students: The shape of the students.
+        students: The head of each student, the first layer's first.
         default: How it answers where nobody asks for a speed or a goal; None runs every layer.
         hashes: SHA-256 of files by name, of the label order and of these settings.
         versions: The packages that wrote the folder.
@@ -78,7 +74,7 @@ class EarlyExitConfig:
     task: Task
     num_layers: int
     max_length: int
-    students: StudentShape = field(default_factory=StudentShape)
+    students: tuple[HeadShape, ...]
     default: DefaultPoint | None = None
     hashes: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -89,14 +85,15 @@ class EarlyExitConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that no model can have."""
-        if self.teacher_head not in TEACHER_HEADS:
-            raise ValueError(
-                f"teacher_head must be one of {TEACHER_HEADS}, got {self.teacher_head!r}"
-            )
         if self.num_layers < 1 or self.max_length < 1:
             raise ValueError(
                 "num_layers and max_length must be positive, "
                 f"got {self.num_layers} and {self.max_length}"
+            )
+        if len(self.students) != self.num_layers - 1:
+            raise ValueError(
+                f"students must be {self.num_layers - 1} heads, one for each layer but the last, "
+                f"got {len(self.students)}"
             )
         if self.default is not None and len(self.default.thresholds) != self.num_layers - 1:
             raise ValueError(
@@ -127,9 +124,12 @@ class EarlyExitConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what early_exit.json holds; labels stand beside the task, whatever it is."""
+        head = self.teacher_head
         return {
             "labels": list(self.labels),
             **asdict(self),
+            "teacher_head": head if head == "pretrained" else head.as_dict(),
+            "students": [head.as_dict() for head in self.students],
             "task": task_to_json(self.task),
         }
 
@@ -153,40 +153,39 @@ class EarlyExitConfig:
                 f"{SCHEMA_VERSION}; upgrade it with `pip install -U fastbert-kit`",
                 path=path,
             )
-        is_first = type(schema) is int and schema == 1
-        check_keys(path, "", entries, SCHEMA_1_TYPES if is_first else _types_of(entries))
-        check_keys(path, "students.", entries["students"], STUDENT_TYPES)
+        is_older = type(schema) is int and schema < SCHEMA_VERSION
+        types = older_types(entries, EARLY_EXIT_TYPES) if is_older else EARLY_EXIT_TYPES
+        check_keys(path, "", entries, types)
         if entries.get("default") is not None:
             check_keys(path, "default.", entries["default"], DEFAULT_TYPES)
             check_items(path, "default.thresholds", entries["default"]["thresholds"], float)
-        head = "layout" if is_first else "teacher_head"
-        check_choice(path, head, entries[head], TEACHER_HEADS)
-        check_choice(path, "students.pooling", entries["students"]["pooling"], POOLINGS)
         check_items(path, "labels", entries["labels"], str)
         check_items(path, "evaluation", entries["evaluation"], dict)
         check_items(path, "versions", entries["versions"].values(), str)
         try:
-            _check_hashes(path, entries)
-            entries = {"task": {"name": DEFAULT_TASK}} | (
-                _from_schema_1(entries) if is_first else entries
-            )
-            changed = {
-                "students": StudentShape(**entries["students"]),
-                "task": task_from_json(entries.pop("task"), entries.pop("labels")),
-                "default": _default_point(entries["default"]),
+            said = upgraded(path, entries, SCHEMA_VERSION) if is_older else entries
+            changed: dict[str, Any] = {
+                "teacher_head": read_teacher_head(path, said),
+                "students": read_students(path, said),
             }
-            return EarlyExitConfig(**(entries | changed))
+            _check_hashes(path, entries)
+            changed |= {
+                "task": task_from_json(said["task"], said["labels"]),
+                "default": _default_point(said["default"]),
+            }
+            kept = {key: value for key, value in said.items() if key != "labels"}
+            return EarlyExitConfig(**(kept | changed))
         except (ValueError, OverflowError, RecursionError) as error:
             raise FolderError(str(error), path=path) from error
 
 
 EARLY_EXIT_TYPES: dict[str, tuple[type, ...]] = {
-    "teacher_head": (str,),
+    "teacher_head": (str, dict),
     "task": (dict,),
     "labels": (list,),
     "num_layers": (int,),
     "max_length": (int,),
-    "students": (dict,),
+    "students": (list,),
     "default": (dict, type(None)),
     "hashes": (dict,),
     "versions": (dict,),
@@ -200,66 +199,6 @@ DEFAULT_TYPES: dict[str, tuple[type, ...]] = {
     "thresholds": (list,),
     "goal": (dict, type(None)),
 }
-# Version 0.1 had one speed, and a criterion that could only be entropy.
-SCHEMA_1_TYPES = {
-    key: kinds
-    for key, kinds in EARLY_EXIT_TYPES.items()
-    if key not in ("default", "teacher_head", "task")
-} | {
-    "layout": (str,),
-    "criterion": (dict,),
-    "speed": (float, int),
-}
-STUDENT_TYPES: dict[str, tuple[type, ...]] = {
-    "pooling": (str,),
-    "width": (int,),
-    "num_heads": (int,),
-}
-
-
-def _types_of(entries: Mapping[str, Any]) -> Mapping[str, tuple[type, ...]]:
-    """Return what schema 2 holds; before there was a second task it named none."""
-    return {
-        key: kinds for key, kinds in EARLY_EXIT_TYPES.items() if key != "task" or key in entries
-    }
-
-
-def _from_schema_1(entries: dict[str, Any]) -> dict[str, Any]:
-    """Return what a folder of version 0.1 says, in the words of today.
-
-    Raises:
-        ValueError: Its speed or its criterion is none.
-    """
-    criterion, speed = entries["criterion"], entries["speed"]
-    if criterion != {"name": "entropy"}:
-        raise ValueError(f'criterion must be {{"name": "entropy"}}, got {criterion}')
-    if not 0 <= speed <= 1:
-        raise ValueError(f"speed must be between 0 and 1, got {speed}")
-    thresholds = [float(speed)] * (entries["num_layers"] - 1)
-    default = {"measure": criterion, "thresholds": thresholds, "goal": None}
-    gone = ("criterion", "speed", "layout")
-    kept = {key: value for key, value in entries.items() if key not in gone}
-    calibration = entries["calibration"]
-    if calibration is not None:
-        said = {"answered_by": "hashes", "criterion": "measure"}
-        calibration = {said.get(key, key): value for key, value in calibration.items()}
-        calibration = {"answered_by": None, "processor": None} | calibration  # nobody noted them
-    return kept | {
-        "teacher_head": entries["layout"],
-        "default": default,
-        "training": _training_from_schema_1(entries["training"]),
-        "calibration": calibration,
-        "schema_version": SCHEMA_VERSION,
-    }
-
-
-def _training_from_schema_1(training: dict[str, Any]) -> dict[str, Any]:
-    said = {"layout": "teacher_head"}
-    training = {said.get(key, key): value for key, value in training.items()}
-    if isinstance(students := training.get("students"), dict):
-        said = {"layout": "shape"}
-        training["students"] = {said.get(key, key): value for key, value in students.items()}
-    return training
 
 
 def _default_point(entries: dict[str, Any] | None) -> DefaultPoint | None:

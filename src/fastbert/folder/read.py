@@ -217,7 +217,7 @@ def _labels_of(
     file: Path, config: EarlyExitConfig, model_config: dict[str, Any]
 ) -> tuple[str, ...]:
     names = model_config.get("id2label")
-    if names is None and config.teacher_head == "paper":
+    if names is None and config.teacher_head != "pretrained":
         return config.labels  # a plain encoder need not name any
     if names is None:
         names = {"0": "LABEL_0", "1": "LABEL_1"}  # transformers leaves its default out

@@ -1,19 +1,22 @@
-"""The classifier of an exit: narrow the hidden states, mix the tokens once, classify.
+"""The classifier of an exit: the paper's, and any other kind by its shape.
 
-The shape is the paper's: linear to 128, tanh, two-head self-attention over the real tokens, one
-token (or their mean), linear 128, tanh, linear to the classes. Only the pooled token is read
-from the attention, so keys and values are never formed token by token: the projections move to
-the side of the single query, which gives the same numbers for a fraction of the work.
+The paper's is: linear to 128, tanh, two-head self-attention over the real tokens, one token (or
+their mean), linear 128, tanh, linear to the classes. Only the pooled token is read from the
+attention, so keys and values are never formed token by token: the projections move to the side of
+the single query, which gives the same numbers for a fraction of the work.
 """
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastbert.shape import StudentShape
+from fastbert.head_shapes import HeadShape, MeanHead, PaperHead, QueryHead
+from fastbert.nn.pooled_heads import MeanExitHead, QueryExitHead
 
 ATTENTION_DROPOUT = 0.1  # the authors' value
 
@@ -36,7 +39,7 @@ class PooledAttention(nn.Module):
     ignores it, the value bias because it is a constant that the output bias already holds.
     """
 
-    def __init__(self, shape: StudentShape) -> None:
+    def __init__(self, shape: PaperHead) -> None:
         """Make the projections.
 
         Args:
@@ -91,14 +94,14 @@ class PooledAttention(nn.Module):
         return projection.weight.unflatten(0, (self.num_heads, -1))
 
 
-class ExitHead(nn.Module):
+class PaperExitHead(nn.Module):
     """The paper's classifier, one for every student and, where its head is `paper`, the teacher.
 
     Source: Section 3.1.2, "Branches", of Liu et al., FastBERT (ACL 2020), and the authors' code,
     where the attention sits between tanh layers.
     """
 
-    def __init__(self, hidden_size: int, num_labels: int, shape: StudentShape) -> None:
+    def __init__(self, hidden_size: int, num_labels: int, shape: PaperHead) -> None:
         """Make a head with random weights.
 
         Args:
@@ -107,6 +110,7 @@ class ExitHead(nn.Module):
             shape: Width, attention heads and pooling of the head.
         """
         super().__init__()
+        self.shape = shape
         self.reduce = nn.Linear(hidden_size, shape.width)
         self.attention = PooledAttention(shape)
         self.dense = nn.Linear(shape.width, shape.width)
@@ -127,13 +131,13 @@ class ExitHead(nn.Module):
         return self.classify(torch.tanh(self.dense(self.attention(tokens, bias))))
 
     @torch.no_grad()
-    def folded(self, dtype: torch.dtype = torch.float32) -> "FoldedHead":
+    def folded(self, dtype: torch.dtype = torch.float32) -> "FoldedPaperHead":
         """Return the same function for inference, computing in `dtype`."""
-        return FoldedHead(self, dtype)
+        return FoldedPaperHead(self, dtype)
 
 
-class FoldedHead:
-    """An `ExitHead` for inference, with fewer and smaller steps.
+class FoldedPaperHead:
+    """An `PaperExitHead` for inference, with fewer and smaller steps.
 
     Nothing but softmax stands between query and key, and nothing between value, output and the
     dense layer, so each chain is one matrix, multiplied out in double precision. The mean lets all
@@ -142,7 +146,7 @@ class FoldedHead:
     Plain tensors, not modules: at batch 1 the calls cost as much as the arithmetic.
     """
 
-    def __init__(self, head: ExitHead, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, head: PaperExitHead, dtype: torch.dtype = torch.float32) -> None:
         """Multiply out the projections of a trained head, and round them to `dtype` once."""
         attention, heads = head.attention, head.attention.num_heads
         self.num_heads = heads
@@ -164,7 +168,7 @@ class FoldedHead:
         hidden: Float[Tensor, "rows length hidden"],
         bias: Float[Tensor, "rows 1 length"] | None,
     ) -> Float[Tensor, "rows classes"]:
-        """Return the logits; arguments as for `ExitHead`."""
+        """Return the logits; arguments as for `PaperExitHead`."""
         tokens = functional.linear(hidden, *self.reduce).tanh_()
         if bias is not None and bias.dtype != tokens.dtype:  # sums would be in the wider of both
             bias = bias.to(tokens.dtype)
@@ -192,3 +196,23 @@ def _look_for(attention: PooledAttention, dtype: torch.dtype) -> tuple[Tensor, T
         (scale * torch.einsum("hvo,hvi->hoi", key, query)).flatten(0, 1).to(dtype),
         (scale * torch.einsum("hvo,hv->ho", key, bias)).flatten().to(dtype),
     )
+
+
+ExitHead = PaperExitHead | QueryExitHead | MeanExitHead
+
+_MODULES: dict[type[HeadShape], Callable[[int, int, Any], ExitHead]] = {
+    PaperHead: PaperExitHead,
+    QueryHead: QueryExitHead,
+    MeanHead: MeanExitHead,
+}
+
+
+def exit_head(hidden_size: int, num_labels: int, shape: HeadShape) -> ExitHead:
+    """Return a head of a shape, with random weights.
+
+    Args:
+        hidden_size: Width of the backbone.
+        num_labels: Classes to tell apart.
+        shape: Its kind and sizes.
+    """
+    return _MODULES[type(shape)](hidden_size, num_labels, shape)

@@ -25,12 +25,12 @@ from fastbert.folder.names import (
     TEACHER_FILE,
 )
 from fastbert.folder.read import ModelFolder, check_tensors
+from fastbert.head_shapes import Heads, PaperHead, heads_by_depth
 from fastbert.nn.backbone import LayerState
 from fastbert.nn.backbones import backbone_for
-from fastbert.nn.heads import ExitHead, padding_bias
+from fastbert.nn.heads import ExitHead, PaperExitHead, padding_bias
 from fastbert.nn.loading import model_from_folder, refuse_non_finite, tensors_of
 from fastbert.nn.objectives import objective_of
-from fastbert.shape import StudentShape
 from fastbert.tasks.known import DEFAULT_TASK, task_from_json
 from fastbert.tasks.task import Task
 
@@ -38,12 +38,12 @@ from fastbert.tasks.task import Task
 class PaperClassifier(nn.Module):
     """A plain encoder under the paper's head: the teacher with the head `paper`."""
 
-    def __init__(self, encoder: PreTrainedModel, num_labels: int, shape: StudentShape) -> None:
+    def __init__(self, encoder: PreTrainedModel, num_labels: int, shape: PaperHead) -> None:
         """Put a fresh head on an encoder."""
         super().__init__()
         self.encoder = encoder
         self.config = encoder.config
-        self.head = ExitHead(encoder.config.hidden_size, num_labels, shape)
+        self.head = PaperExitHead(encoder.config.hidden_size, num_labels, shape)
 
     def forward(
         self,
@@ -70,22 +70,25 @@ def all_exits(
 class FastBertModel(nn.Module):
     """A teacher with L encoder layers, and a student after each of the layers 1 … L-1."""
 
-    def __init__(self, teacher: Teacher, student_shape: StudentShape) -> None:
+    def __init__(self, teacher: Teacher, heads: Heads) -> None:
         """Put fresh students on a teacher.
 
         Args:
             teacher: A classifier whose `config.id2label` names the classes.
-            student_shape: The shape of the students.
+            heads: The heads of the students: a spelling, or the shape of each.
+
+        Raises:
+            ValueError: The heads are none, or for another number of students.
         """
         super().__init__()
         self.teacher = teacher
-        self.student_shape = student_shape
         encoder = teacher.encoder if isinstance(teacher, PaperClassifier) else teacher
         self.backbone = backbone_for(encoder)
+        self.student_shapes = heads_by_depth(heads, self.num_exits - 1)
         head = objective_of(self.task).head
         self.students = nn.ModuleList(
-            head(self.backbone.hidden_size, self.task.outputs, student_shape)
-            for _ in range(self.num_exits - 1)
+            head(self.backbone.hidden_size, self.task.outputs, shape)
+            for shape in self.student_shapes
         )
 
     @property
@@ -198,9 +201,9 @@ class FastBertModel(nn.Module):
         """
         config = folder.config
         weights = folder.files[TEACHER_FILE]
-        if config.teacher_head == "paper":
+        if config.teacher_head != "pretrained":
             encoder = model_from_folder(MODEL_MAPPING, folder)
-            teacher: Teacher = PaperClassifier(encoder, len(config.labels), config.students)
+            teacher: Teacher = PaperClassifier(encoder, len(config.labels), config.teacher_head)
         else:
             teacher = model_from_folder(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, folder)
         model = cls(teacher, config.students)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
-from fastbert.nn.heads import ExitHead
+from fastbert.head_shapes import HeadShape
+from fastbert.nn.heads import ExitHead, exit_head
 from fastbert.tasks.single_label import SingleLabel
 from fastbert.tasks.task import Task
 
@@ -28,7 +29,8 @@ class TorchTask:
 
     Args:
         auto_class: The class of transformers that loads a teacher.
-        head: The classifier of an exit.
+        head: Makes the classifier of an exit, for a width of the backbone, a number of outputs and
+            a shape.
         supervised: The losses of exits against the truth, with the share of the probability that
             label smoothing spreads.
         divergence: How far exits are from a teacher, in a direction and at a temperature.
@@ -36,7 +38,7 @@ class TorchTask:
     """
 
     auto_class: Any
-    head: type[nn.Module]
+    head: Callable[[int, int, HeadShape], ExitHead]
     supervised: Callable[[Tensor, Tensor, float], Tensor]
     divergence: Callable[[Tensor, Tensor, Direction, float], Tensor]
     doubt: Callable[[Tensor], Tensor]
@@ -103,7 +105,7 @@ def entropy(exits: Float[Tensor, "exits rows classes"]) -> Float[Tensor, "exits 
 OBJECTIVES: dict[type[Task], TorchTask] = {
     SingleLabel: TorchTask(
         auto_class=AutoModelForSequenceClassification,
-        head=ExitHead,
+        head=exit_head,
         supervised=cross_entropy,
         divergence=divergence,
         doubt=entropy,

@@ -22,7 +22,7 @@ from fastbert.nn.checkpoint import refuse_unreadable, refuse_unreadable_tokenize
 from fastbert.nn.loading import LOADING, some_of, unmatched
 from fastbert.nn.model import PaperClassifier, Teacher
 from fastbert.nn.objectives import objective_of
-from fastbert.shape import StudentShape, TeacherHead
+from fastbert.shape import TeacherHead
 from fastbert.tasks.known import TASKS
 from fastbert.tasks.task import Task
 
@@ -47,17 +47,16 @@ def teacher_to_train(
     checkpoint: str | Path,
     task: Task,
     teacher_head: TeacherHead = "pretrained",
-    students: StudentShape | None = None,
 ) -> Teacher:
     """Load a checkpoint to be trained for a task; only its head may be new.
 
     Raises:
         BackboneError: A weight of the encoder itself is not in the checkpoint.
     """
-    if teacher_head == "paper":
+    if teacher_head != "pretrained":
         encoder, report = _from_pretrained(AutoModel, checkpoint, **_names(task))
         _refuse_random_encoder(checkpoint, encoder, report)
-        return PaperClassifier(encoder, task.outputs, students or StudentShape())
+        return PaperClassifier(encoder, task.outputs, teacher_head)
     auto_class = objective_of(task).auto_class
     model, report = _from_pretrained(auto_class, checkpoint, **_names(task))
     _refuse_random_encoder(checkpoint, model, report)

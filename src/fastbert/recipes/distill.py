@@ -11,6 +11,7 @@ from fastbert.classifier import FastBertClassifier
 from fastbert.data.example import Columns, Example
 from fastbert.data.read import read_examples
 from fastbert.errors import DataError
+from fastbert.head_shapes import spelled
 from fastbert.nn.model import FastBertModel
 from fastbert.nn.teachers import trained_teacher
 from fastbert.recipes.contents import (
@@ -77,7 +78,7 @@ def distill(
         stage = run.settle_bf16(students.stage, "students", "stage")
         students = replace(students, stage=stage)
         set_seed(students.stage.seed)
-        model = FastBertModel(trained_teacher(checkpoint), students.shape)
+        model = FastBertModel(trained_teacher(checkpoint), students.heads)
         tokenizer = run.begin(
             checkpoint,
             model,
@@ -86,7 +87,7 @@ def distill(
                 "texts": str(texts),
                 "model": str(checkpoint),
                 "max_length": max_length,
-                "students": asdict(students),
+                "students": asdict(students) | {"heads": spelled(model.student_shapes)},
             },
         )
         learned_from = (row for row, is_held_out in marked(read()) if not is_held_out)

@@ -19,6 +19,7 @@ from fastbert.folder.config import EarlyExitConfig
 from fastbert.folder.names import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE
 from fastbert.folder.read import check_agreement
 from fastbert.folder.write import refuse_what_is_not_ours
+from fastbert.head_shapes import DEFAULT_HEADS, Heads, parts_of
 from fastbert.nn.checkpoint import hashes_of
 from fastbert.nn.model import FastBertModel, PaperClassifier
 from fastbert.nn.objectives import Direction
@@ -36,7 +37,6 @@ from fastbert.recipes.run_folder import (
     write_run,
 )
 from fastbert.recipes.stages import Learned, Walk
-from fastbert.shape import StudentShape
 from fastbert.text import TextTokenizer
 from fastbert.training.answers import TeacherAnswers
 from fastbert.training.scheme import (
@@ -60,16 +60,24 @@ class StudentSettings:
     """What the students look like and how they are distilled.
 
     Args:
-        shape: Width, attention heads and pooling.
+        heads: The head of each student: a spelling such as `paper:3,queries`, or their shapes.
         stage: Epochs, learning rate and the like.
         direction: Which Kullback-Leibler divergence is minimised.
         cache_hidden_states: Run the backbone once and keep what the students read on disk.
+
+    Raises:
+        ValueError: The heads are no spelling.
     """
 
-    shape: StudentShape = field(default_factory=StudentShape)
+    heads: Heads = DEFAULT_HEADS
     stage: StageSettings = DISTILLATION
     direction: Direction = "student-teacher"
     cache_hidden_states: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no spelling before any file is read."""
+        if isinstance(self.heads, str):
+            parts_of(self.heads)
 
     def scheme_settings(
         self,
@@ -342,11 +350,13 @@ def _checked_tokenizer(
 def _config(model: FastBertModel, max_length: int) -> EarlyExitConfig:
     """Return what early_exit.json says of a model itself."""
     return EarlyExitConfig(
-        teacher_head="paper" if isinstance(model.teacher, PaperClassifier) else "pretrained",
+        teacher_head=model.teacher.head.shape
+        if isinstance(model.teacher, PaperClassifier)
+        else "pretrained",
         task=model.task,
         num_layers=model.num_exits,
         max_length=max_length,
-        students=model.student_shape,
+        students=model.student_shapes,
     )
 
 

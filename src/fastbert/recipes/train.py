@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 from transformers import set_seed
 
@@ -15,12 +16,12 @@ from fastbert.calibration.goal import DEFAULT_MAX_DROP, Goal
 from fastbert.classifier import FastBertClassifier
 from fastbert.data.example import Columns, Example
 from fastbert.data.read import load_examples, read_examples
+from fastbert.head_shapes import PaperHead, spelled
 from fastbert.nn.model import FastBertModel
 from fastbert.nn.teachers import teacher_to_train
 from fastbert.recipes.contents import Content, refuse_files_inside, warn_about
 from fastbert.recipes.outcome import known_truth
 from fastbert.recipes.run import Run, StudentSettings
-from fastbert.shape import TeacherHead
 from fastbert.tasks.single_label import SingleLabel
 from fastbert.tasks.task import Task
 from fastbert.text import TextTokenizer
@@ -45,7 +46,7 @@ def train(
     unlabeled: str | Path | None = None,
     columns: Columns | None = None,
     max_length: int = 128,
-    teacher_head: TeacherHead = "pretrained",
+    teacher_head: Literal["pretrained", "paper"] = "pretrained",
     fine_tuning: StageSettings = FINE_TUNING,
     label_smoothing: float = 0.0,
     students: StudentSettings | None = None,
@@ -97,8 +98,8 @@ def train(
         )
         chosen = run.settle(scheme if isinstance(scheme, Scheme) else scheme_named(scheme, numbers))
         set_seed(chosen.stages[0].settings.seed)
-        teacher = teacher_to_train(model, files.task, teacher_head, students.shape)
-        fastbert = FastBertModel(teacher, students.shape)
+        head = PaperHead() if teacher_head == "paper" else teacher_head
+        fastbert = FastBertModel(teacher_to_train(model, files.task, head), students.heads)
         settings = {
             "train": str(train),
             "dev": str(dev),
@@ -110,7 +111,7 @@ def train(
             "teacher_head": teacher_head,
             "label_smoothing": label_smoothing,
             "fine_tuning": asdict(fine_tuning),
-            "students": asdict(students),
+            "students": asdict(students) | {"heads": spelled(fastbert.student_shapes)},
             **chosen.told(),
         }
         tokenizer = run.begin(model, fastbert, files.contents, settings)

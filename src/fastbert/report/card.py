@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from fastbert.folder.config import EarlyExitConfig
 from fastbert.folder.names import CARD_FILE, FIGURE_FILE
+from fastbert.head_shapes import in_words
 
 STAGES = {
     "teacher": "Fine-tuning",
@@ -94,6 +95,7 @@ def _introduction(config: EarlyExitConfig) -> str:
             "threshold *speed*; speed 0 runs every layer.",
             "",
             f"- Classes: {names}{f' and {more} more' if more > 0 else ''}",
+            f"- Heads of the students: {in_words(config.students)}",
             f"- Longest text: {config.max_length} tokens; what is longer is cut",
             "- Method: FastBERT ([Liu et al., ACL 2020](https://aclanthology.org/2020.acl-main.537))"
             ", by the package `fastbert-kit`",
@@ -112,7 +114,7 @@ prediction = classifier.predict("A text to classify.")
 print(prediction.label, prediction.score, prediction.exit_layer)
 ```
 
-{_PAPER_HEAD if config.teacher_head == "paper" else _PRETRAINED_HEAD}"""
+{_PAPER_HEAD if config.teacher_head != "pretrained" else _PRETRAINED_HEAD}"""
 
 
 _PRETRAINED_HEAD = """\
