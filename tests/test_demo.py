@@ -22,7 +22,7 @@ from fastbert.demo import (
     speedups,
 )
 from fastbert.errors import DataError, TrainingError
-from fastbert.recipes import run as run_module
+from fastbert.recipes import stages
 from fastbert.training.trainer import run_stage
 from tests.tiny import tiny_encoder
 from tests.tiny_data import LABELS, examples, tiny_tokenizer, write_csv
@@ -143,7 +143,7 @@ def test_a_demo_that_was_stopped_goes_on(
     data = write_csv(tmp_path / "own.csv", examples(30, seed=1))
     output = tmp_path / "demo"
     with monkeypatch.context() as stopped:
-        stopped.setattr(run_module, "run_stage", _stop_after_one_stage())
+        stopped.setattr(stages, "run_stage", _stop_after_one_stage())
         with pytest.raises(KeyboardInterrupt):
             run_demo(output, model=encoder, data=data)
     assert not output.exists()
@@ -153,7 +153,7 @@ def test_a_demo_that_was_stopped_goes_on(
         run_demo(output, model=encoder, data=tmp_path / "other.csv")
 
     left = _stop_after_one_stage()  # the first is done and must not run again
-    monkeypatch.setattr(run_module, "run_stage", left)
+    monkeypatch.setattr(stages, "run_stage", left)
     run_demo(output, model=encoder, data=data)
     assert FastBertClassifier.from_pretrained(output).labels == LABELS
 

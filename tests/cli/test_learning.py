@@ -28,6 +28,7 @@ def test_training_shows_epochs_the_table_and_the_next_command_and_nothing_else(
     trained: Trained,
 ) -> None:
     assert [line.partition(": ")[0] for line in trained.stderr.splitlines()] == [
+        "plan",
         "teacher",
         "students",
     ]
@@ -80,6 +81,7 @@ def test_every_option_of_train_reaches_the_library(called: dict[str, Any]) -> No
     )
     command += " --epochs 2 --learning-rate 0.1 --label-smoothing 0.2 --resume"
     command += " --distill-epochs 6 --distill-learning-rate 0.3 --max-drop 2%"
+    command += " --scheme exit-aware --tolerance 3%"
     assert run(f"{command} {STAGE_OPTIONS} {STUDENT_OPTIONS}".split()) == 0
 
     assert called == {
@@ -95,6 +97,8 @@ def test_every_option_of_train_reaches_the_library(called: dict[str, Any]) -> No
         "fine_tuning": replace(STAGE, epochs=2, learning_rate=0.1),
         "label_smoothing": 0.2,
         "students": STUDENTS,
+        "scheme": "exit-aware",
+        "tolerance": 0.03,
         "max_drop": 0.02,
         "resume": True,
     }
@@ -218,6 +222,15 @@ def test_a_mistyped_model_name_leaves_no_run_to_resume(tmp_path: Path, capsys: C
     assert run([*command, str(tmp_path / "encodr")]) == 2
     assert run([*command, str(tmp_path / "encoda")]) == 2
     assert "encoda: not a Hugging Face checkpoint" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_tolerance_below_0_is_one_line_before_anything_is_read(capsys: Capture) -> None:
+    command = "train none.csv --dev d.csv --model m --output o --scheme joint --tolerance -1%"
+    assert run(command.split()) == 2
+    assert only_line(capsys.readouterr().err).endswith(
+        "tolerance must be at least 0, the share of the metric that the last exit may lose, "
+        "got -0.01"
+    )
 
 
 def test_texts_to_distil_from_cannot_be_standard_input(capsys: Capture) -> None:

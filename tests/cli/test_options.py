@@ -1,7 +1,7 @@
 """The options that commands share, and groups of them."""
 
 import inspect
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -12,6 +12,7 @@ from fastbert.cli.options import (
     LabelledColumns,
     NamedColumns,
     Run,
+    SchemeName,
     TextColumns,
     share,
     with_groups,
@@ -20,7 +21,7 @@ from fastbert.data.example import Columns
 from fastbert.recipes import train as train_recipe
 from fastbert.recipes.run import StudentSettings
 from fastbert.running import Running
-from fastbert.training.scheme import DISTILLATION, FINE_TUNING
+from fastbert.training.scheme import DISTILLATION, FINE_TUNING, SCHEMES
 
 
 def test_the_defaults_in_help_are_those_of_the_library() -> None:
@@ -56,12 +57,18 @@ def test_the_defaults_in_help_are_those_of_the_library() -> None:
         "label_column": Columns().label,
         "test": library["test"],
         "unlabeled": library["unlabeled"],
+        "scheme": library["scheme"],
+        "tolerance": library["tolerance"],
     }
     required = dict.fromkeys(("checkpoint", "texts", "dev", "model", "output"), inspect._empty)
     for command, own in ((learning.train, train), (learning.distill, distill)):
         shown = defaults(command)
         assert shown == {name: (expected | own | required)[name] for name in shown}
     assert defaults(answering.predict)["id_column"] == Columns().id
+
+
+def test_every_scheme_of_the_library_has_its_name_on_the_command_line() -> None:
+    assert list(get_args(get_args(SchemeName)[0])) == list(SCHEMES)
 
 
 @pytest.mark.parametrize(

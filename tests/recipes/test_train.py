@@ -16,7 +16,17 @@ from fastbert.errors import BackboneError, DataError, TrainingError
 from fastbert.recipes import stages
 from fastbert.recipes.distill import distill
 from fastbert.recipes.train import LabelledFiles
-from tests.recipes.runs import FINE_TUNING, folder_of_run, never, run, weights
+from fastbert.training.scheme import SCHEMES, SchemeSettings, scheme_named
+from tests.recipes.runs import (
+    FINE_TUNING,
+    STUDENTS,
+    Kill,
+    folder_of_run,
+    kill_at,
+    never,
+    run,
+    weights,
+)
 from tests.tiny_data import LABELS, examples, write_csv
 
 
@@ -104,6 +114,51 @@ def test_texts_of_dev_that_are_also_learned_from_are_counted(
     write_csv(files["dev"], [*examples(60, seed=1)[:7], *examples(20, seed=2)])
     LabelledFiles.load(files["train"], files["dev"], None, None, Columns())
     assert "7 of 27 texts also stand in" in caplog.text
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_stage_that_diverges_stops_with_its_name_and_nothing_is_kept_of_it(
+    name: str, files: dict[str, Path]
+) -> None:
+    once = replace(FINE_TUNING, epochs=1)
+    wild = replace(once, learning_rate=1e30, warmup=0.0, epochs=2)
+    numbers = SchemeSettings(once, distillation=wild, warm_up=None, exits=wild)
+    scheme = scheme_named(name, numbers)
+    stage = scheme.stages[-1].name
+    with pytest.raises(TrainingError, match=rf"^{stage}: the .* became (nan|inf) by step \d+; try"):
+        run(files, scheme=scheme)
+    kept = folder_of_run(files) / "stages"
+    assert (kept / "teacher.safetensors").exists()
+    assert not (kept / f"{stage}.safetensors").exists()
+    assert not list(kept.glob(f"{stage}/checkpoint-*"))
+    assert not files["output"].exists()
+
+
+def test_a_scheme_is_asked_for_by_name_and_told_with_its_numbers(files: dict[str, Path]) -> None:
+    once = replace(FINE_TUNING, epochs=1)
+    classifier = run(files, scheme="exit-aware", fine_tuning=once, tolerance=1.0)
+    told = classifier.config.training
+    assert (told["scheme"], told["tolerance"]) == ("exit-aware", 1.0)
+    assert list(told["stages"]) == list(told["history"]) == ["teacher", "students", "exits"]
+    assert told["stages"]["exits"]["settings"]["batch_size"] == once.batch_size
+    assert told["stages"]["exits"]["loss"]["weights"]["is"] == "ExitAware"
+    assert told["fallback"]["stages"]["students"]["settings"]["epochs"] == STUDENTS.stage.epochs
+    assert "- Scheme: exit-aware" in (files["output"] / "README.md").read_text("utf-8")
+    with pytest.raises(ValueError, match="scheme must be one of paper, joint"):
+        run(files, scheme="papers")
+
+
+def test_a_run_of_another_scheme_is_not_gone_on_with(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        kill_at(patch, "on_step_end", 5)
+        with pytest.raises(Kill):
+            run(files, scheme="joint")
+    with pytest.raises(TrainingError, match="the stopped run had scheme joint, not separate"):
+        run(files, scheme="separate", resume=True)
+    with pytest.raises(TrainingError, match=r"the stopped run had tolerance 0\.01, not 0\.02"):
+        run(files, scheme="joint", tolerance=0.02, resume=True)
 
 
 def test_a_loss_that_is_no_number_stops_training(files: dict[str, Path]) -> None:

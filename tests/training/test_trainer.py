@@ -20,10 +20,22 @@ from fastbert.nn.model import FastBertModel
 from fastbert.nn.objectives import divergence
 from fastbert.text import TextTokenizer
 from fastbert.training.callbacks import StopOnBrokenLoss
-from fastbert.training.stage import StageSettings
+from fastbert.training.losses import AllExits, Target
+from fastbert.training.scheme import SchemeSettings, joint
+from fastbert.training.stage import Lesson, Part, Stage, StageSettings
+from fastbert.training.trainer import StageTrainer, run_stage
+from fastbert.training.weights import Uniform
 from tests.tiny import tiny_classifier
 from tests.tiny_data import LABELS, examples
-from tests.training.learning import HEADS, SETTINGS, distill, distill_some, fine_tune, fresh_model
+from tests.training.learning import (
+    HEADS,
+    SETTINGS,
+    distill,
+    distill_some,
+    fine_tune,
+    fresh_model,
+    texts_of,
+)
 
 WITHOUT_DROPOUT = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
 
@@ -182,3 +194,87 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(
     # The weights after it would tell less: Adam takes a step of the same size for any scale.
     assert accumulated["loss"] == pytest.approx(at_once["loss"], rel=1e-4)
     assert accumulated["grad_norm"] == pytest.approx(at_once["grad_norm"], rel=1e-4)
+
+
+# Schemes in which all parts learn.
+
+
+def exits_stage(**changes: Any) -> Stage:
+    """Return the stage in which all parts learn, without the stages before it."""
+    stage = joint(SchemeSettings(exits=replace(SETTINGS, epochs=1))).stages[-1]
+    return replace(stage, taught=False, **changes)
+
+
+LABELS_ALONE = AllExits(Uniform(), Target(share=0.0, last_share=0.0))
+
+
+def test_all_parts_learn_and_students_have_their_own_rate(
+    tokenizer: TextTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: dict[float, set[str]] = {}
+
+    def note(self: StageTrainer, *args: Any) -> torch.optim.Optimizer:
+        optimizer = original(self, *args)
+        names = {id(weight): name for name, weight in model.named_parameters()}
+        for group in optimizer.param_groups:
+            parts = {names[id(weight)].split(".")[0] for weight in group["params"]}
+            rates.setdefault(group["lr"], set()).update(parts)
+        return optimizer
+
+    original = StageTrainer.create_optimizer
+    monkeypatch.setattr(StageTrainer, "create_optimizer", note)
+    model = fresh_model()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    settings = replace(SETTINGS, epochs=1, learning_rate=1e-3, students_learning_rate=4e-3)
+    texts = texts_of(model, tokenizer, examples(40), [], tmp_path / "texts")
+    run_stage(
+        exits_stage(loss=LABELS_ALONE, settings=settings), model, tokenizer, texts, tmp_path / "run"
+    )
+    assert rates == {1e-3: {"teacher"}, 4e-3: {"students"}}
+    changed = {n.split(".")[0] for n, w in model.state_dict().items() if not w.equal(before[n])}
+    assert changed == {"teacher", "students"}
+
+
+def test_losses_are_told_progress_and_step_and_on_dev_the_end(
+    tokenizer: TextTokenizer, tmp_path: Path
+) -> None:
+    told: list[tuple[float, int | None]] = []
+
+    def note(lesson: Lesson) -> torch.Tensor:
+        told.append((lesson.progress, lesson.step))
+        return LABELS_ALONE(lesson)
+
+    model = fresh_model()
+    texts = texts_of(model, tokenizer, examples(16), examples(8, seed=1), tmp_path / "texts")
+    settings = replace(SETTINGS, batch_size=4, gradient_accumulation=2)  # 2 steps in each epoch
+    run_stage(exits_stage(loss=note, settings=settings), model, tokenizer, texts, tmp_path / "run")
+    dev = [(1.0, None)] * 2
+    steps = [(step / 4, step) for step in range(4) for _ in range(2)]
+    assert told == [*steps[:4], *dev, *steps[4:], *dev]
+
+
+def test_a_fixed_weight_of_a_frozen_students_loss_changes_nothing_under_adam(
+    tokenizer: TextTokenizer, tmp_path: Path
+) -> None:
+    # But for ε, and for clipping, which is why the losses are small.
+    def trained(name: str, scale: torch.Tensor) -> torch.Tensor:
+        def loss(lesson: Lesson) -> torch.Tensor:
+            teacher = lesson.exits[-1].detach()
+            divergence = lesson.objective.divergence(
+                lesson.exits[:-1], teacher, "teacher-student", 1.0
+            )
+            return (scale[:, None] * divergence).sum(0).mean()
+
+        model = fresh_model()
+        texts = texts_of(model, tokenizer, examples(24), [], tmp_path / name)
+        settings = replace(SETTINGS, epochs=1, learning_rate=1e-3)
+        stage = Stage("students", frozenset({Part.STUDENTS}), loss, settings)
+        run_stage(stage, model, tokenizer, texts, tmp_path / f"{name}-run")
+        return torch.cat([weight.flatten() for weight in model.students.parameters()]).detach()
+
+    equal, scaled = (
+        trained("a", torch.ones(3) * 1e-2),
+        trained("b", torch.tensor([3e-2, 1e-2, 2e-3])),
+    )
+    fresh = torch.cat([weight.flatten() for weight in fresh_model().students.parameters()]).detach()
+    assert (equal - scaled).abs().mean() < (equal - fresh).abs().mean() / 20

@@ -28,11 +28,13 @@ from fastbert.cli.options import (
     Output,
     Pretrained,
     Resume,
+    SchemeName,
     Seed,
     Steps,
     TeacherHeadOption,
     Test,
     TextColumns,
+    Tolerance,
     with_groups,
 )
 from fastbert.cli.show import show_trained
@@ -67,12 +69,15 @@ def train(
     distill_epochs: DistillEpochs = 5,
     distill_learning_rate: DistillLearningRate = 2e-4,
     distilling: Distilling,
+    scheme: SchemeName = "paper",
+    tolerance: Tolerance = 0.01,
     steps: Steps,
     resume: Resume = False,
 ) -> None:
     """Train a classifier from labelled texts.
 
-    First the teacher learns from the labels, then the students learn from the teacher.
+    First the teacher learns from the labels, then the students learn from the teacher; other
+    schemes then train all parts together.
     """
     quiet_transformers()
     students = _students(heads, distill_epochs, distill_learning_rate, distilling, steps)
@@ -90,6 +95,8 @@ def train(
             fine_tuning=_stage(epochs, learning_rate, steps),
             label_smoothing=label_smoothing,
             students=students,
+            scheme=scheme,
+            tolerance=tolerance,
             max_drop=distilling.max_drop,
             resume=resume,
         )

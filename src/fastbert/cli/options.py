@@ -182,6 +182,15 @@ Workers = Annotated[
         rich_help_panel=RUNNING,
     ),
 ]
+SchemeName = Annotated[
+    Literal["paper", "joint", "exit-aware", "alternating", "separate", "taught"],
+    typer.Option(
+        "--scheme",
+        help="How the exits are trained: paper leaves the encoder as the teacher has it; the "
+        "others let all parts learn together after that.",
+        rich_help_panel=BOTH,
+    ),
+]
 Unlabeled = Annotated[
     bool,
     typer.Option(
@@ -210,6 +219,19 @@ DefaultMaxDrop = Annotated[
         show_default="0.5%",
         help="How much worse than the full model the default may be: 0.5% or 0.005.",
         rich_help_panel=STUDENTS,
+    ),
+]
+
+
+Tolerance = Annotated[
+    float,
+    typer.Option(
+        parser=share,
+        metavar="SHARE",
+        show_default="1%",
+        help="How much accuracy the full model may lose on dev while all parts learn; beyond it "
+        "the run goes back to the teacher and on as paper.",
+        rich_help_panel=BOTH,
     ),
 ]
 

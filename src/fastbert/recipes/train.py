@@ -5,7 +5,7 @@ stopped at any moment and resumed. The folder itself appears at the end, whole.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from fastbert.head_shapes import PaperHead, spelled
 from fastbert.nn.model import FastBertModel
 from fastbert.nn.teachers import teacher_to_train
 from fastbert.recipes.contents import Content, refuse_files_inside, warn_about
+from fastbert.recipes.forecast import announce
 from fastbert.recipes.outcome import known_truth
 from fastbert.recipes.run import Run, StudentSettings
 from fastbert.tasks.single_label import SingleLabel
@@ -85,18 +86,16 @@ def train(
         ValueError: There is no scheme of that name, or the tolerance is below 0.
     """
     columns, students = columns or Columns(), students or StudentSettings()
+    numbers = students.scheme_settings(
+        fine_tuning, label_smoothing=label_smoothing, tolerance=tolerance
+    )
+    wanted = scheme if isinstance(scheme, Scheme) else scheme_named(scheme, numbers)
     default = Goal(max_drop=max_drop)
     refuse_several_devices()
     refuse_files_inside(output, train, dev, test, unlabeled)
     with Run.open(output, resume=resume) as run:
         files = LabelledFiles.load(train, dev, test, unlabeled, columns)
-        fine_tuning = run.settle_bf16(fine_tuning, "fine_tuning")
-        student_stage = run.settle_bf16(students.stage, "students", "stage")
-        students = replace(students, stage=student_stage)
-        numbers = students.scheme_settings(
-            fine_tuning, label_smoothing=label_smoothing, tolerance=tolerance
-        )
-        chosen = run.settle(scheme if isinstance(scheme, Scheme) else scheme_named(scheme, numbers))
+        chosen = run.settle(wanted)
         set_seed(chosen.stages[0].settings.seed)
         head = PaperHead() if teacher_head == "paper" else teacher_head
         fastbert = FastBertModel(teacher_to_train(model, files.task, head), students.heads)
@@ -116,6 +115,7 @@ def train(
         }
         tokenizer = run.begin(model, fastbert, files.contents, settings)
         tokenised = files.tokenised(run, tokenizer)
+        announce(chosen, fastbert, tokenised)
         learned = run.train(chosen, fastbert, tokenizer, tokenised)
         return run.finish(fastbert, tokenizer, learned, files.dev, files.test, default)
 
