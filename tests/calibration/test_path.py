@@ -180,6 +180,23 @@ def test_each_student_is_asked_at_its_own_price() -> None:
     assert asked == [True, False]
 
 
+def test_to_leave_saves_what_the_students_ahead_would_have_cost() -> None:
+    # Easy rows could leave at student 1 instead of 2, hard ones at student 2 instead of the end.
+    # In layers for each unit of loss that saves (1 + 3) / 0.04 and 4 / 0.08: the former comes
+    # first, and only because student 2 costs 3 layers, where all others cost next to nothing.
+    easy = np.arange(ROWS) < 100
+    doubts = np.where(easy, 0.1, 0.6) + 0.3 * np.random.default_rng(0).uniform(size=(5, ROWS))
+    of_easy, of_hard = np.array([0.04, 0, 0.5, 0.5, 0.5, 0]), np.array([1, *[0.08] * 4, 0])
+    losses = np.where(easy, of_easy[:, None], of_hard[:, None])
+    student = np.full((5, ROWS), 0.001)
+    student[1] = 3.0
+    path = threshold_path(doubts, losses, RowCosts(np.ones(ROWS), student))
+    easy_gone = [bool((doubts[0, easy] < t[0]).all()) for t in path]
+    hard_go = [bool((doubts[1, ~easy] < t[1]).any()) for t in path]
+    assert any(hard_go)
+    assert all(gone for gone, go in zip(easy_gone, hard_go, strict=True) if go)
+
+
 def test_a_student_dearer_than_all_layers_leaves_nothing_to_choose() -> None:
     doubts, losses, _ = problem(1)
     losses[-1] = 0.0  # else asking could pay by correcting the teacher

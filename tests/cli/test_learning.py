@@ -120,6 +120,18 @@ def test_every_option_of_distill_reaches_the_library(called: dict[str, Any]) -> 
     }
 
 
+def test_heads_that_are_no_spelling_are_refused_before_any_file_is_read(
+    capsys: Capture, tmp_path: Path
+) -> None:
+    output = tmp_path / "model"
+    command = f"distill c absent.csv --output {output} --heads paper:3,queris"
+    assert run(command.split()) == 2
+    assert "heads must be of paper, queries, mean, got 'queris'" in only_line(
+        capsys.readouterr().err
+    )
+    assert not list(tmp_path.iterdir())
+
+
 def test_every_option_of_the_demo_reaches_the_library(called: dict[str, Any]) -> None:
     command = "demo --output o --model m --data d.csv --text-column a --pair-column b"
     assert run(f"{command} --label-column c --seed 5".split()) == 0
