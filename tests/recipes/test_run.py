@@ -19,6 +19,7 @@ from fastbert.recipes.distill import distill
 from fastbert.recipes.run_folder import claim
 from fastbert.recipes.train import train
 from fastbert.training import stage
+from fastbert.training.scheme import EXITS, TARGET, WARM_UP, SchemeSettings, joint
 from fastbert.training.stage import StageSettings
 from tests.recipes.runs import (
     Kill,
@@ -245,3 +246,25 @@ def test_a_stopped_run_goes_on_in_the_precision_it_began_in(
     assert ("this machine emulates it" in caplog.text) == (began and not native)
     asked = replace(unsaid, bf16=not began)
     assert resumed.settle_bf16(asked, "students", "stage") == asked
+
+
+def test_every_stage_of_a_scheme_goes_on_in_the_precision_the_first_began_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(run_module, "has_native_bf16", lambda: False)
+    monkeypatch.setattr(stage, "has_native_bf16", lambda: False)
+    stopped = {"settings": {"stages": {"teacher": {"settings": {"bf16": True}}}}}
+    resumed = run_module.Run(tmp_path / "output", {}, True, stopped)
+    settled = resumed.settle(joint(SchemeSettings(exits=replace(EXITS, bf16=False))))
+    assert [each.settings.bf16 for each in settled.stages] == [True, True, False]
+    assert settled.fallback is not None
+    assert [each.settings.bf16 for each in settled.fallback.stages] == [True, True]
+    assert len(caplog.records) == 1
+
+
+def test_numbers_that_no_option_has_come_from_one_place_and_steps_from_the_first_stage() -> None:
+    first = StageSettings(epochs=2, learning_rate=1e-3, batch_size=7, seed=5, report_to="some")
+    numbers = run_module.StudentSettings().scheme_settings(first)
+    assert numbers.warm_up == replace(first, epochs=WARM_UP.epochs, learning_rate=1e-3)
+    assert numbers.exits == replace(first, epochs=EXITS.epochs, learning_rate=3e-5)
+    assert (numbers.polish, numbers.target) == (None, TARGET)

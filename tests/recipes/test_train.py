@@ -16,7 +16,7 @@ from fastbert.errors import BackboneError, DataError, TrainingError
 from fastbert.recipes import stages
 from fastbert.recipes.distill import distill
 from fastbert.recipes.train import LabelledFiles
-from fastbert.training.scheme import SCHEMES, SchemeSettings, scheme_named
+from fastbert.training.scheme import SCHEMES, SchemeSettings, paper, scheme_named
 from tests.recipes.runs import (
     FINE_TUNING,
     STUDENTS,
@@ -146,6 +146,14 @@ def test_a_scheme_is_asked_for_by_name_and_told_with_its_numbers(files: dict[str
     assert "- Scheme: exit-aware" in (files["output"] / "README.md").read_text("utf-8")
     with pytest.raises(ValueError, match="scheme must be one of paper, joint"):
         run(files, scheme="papers")
+
+
+def test_a_scheme_of_ones_own_is_told_with_its_numbers_alone(files: dict[str, Path]) -> None:
+    once = replace(FINE_TUNING, epochs=1)
+    told = run(files, scheme=paper(SchemeSettings(once, once))).config.training
+    assert {stage["settings"]["epochs"] for stage in told["stages"].values()} == {1}
+    assert list(told["students"]) == ["heads"]
+    assert not told.keys() & {"fine_tuning", "label_smoothing"}
 
 
 def test_a_run_of_another_scheme_is_not_gone_on_with(

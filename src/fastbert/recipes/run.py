@@ -41,14 +41,12 @@ from fastbert.text import TextTokenizer
 from fastbert.training.answers import TeacherAnswers
 from fastbert.training.scheme import (
     DISTILLATION,
-    EXITS,
     FINE_TUNING,
     TOLERANCE,
-    WARM_UP,
     Scheme,
     SchemeSettings,
 )
-from fastbert.training.stage import StageSettings, has_native_bf16
+from fastbert.training.stage import Stage, StageSettings, has_native_bf16
 from fastbert.training.stream import TrainingTexts
 from fastbert.training.tokens import TokenFile
 
@@ -91,15 +89,19 @@ class StudentSettings:
         Stages that have no settings here take steps, seed and precision of `fine_tuning`.
         """
 
+        numbers = SchemeSettings()
+
         def like_the_first(stage: StageSettings) -> StageSettings:
             own = ("epochs", "learning_rate", "students_learning_rate", "warmup", "weight_decay")
             return replace(fine_tuning, **{name: getattr(stage, name) for name in own})
 
-        return SchemeSettings(
-            fine_tuning,
-            self.stage,
-            like_the_first(WARM_UP),
-            like_the_first(EXITS),
+        return replace(
+            numbers,
+            fine_tuning=fine_tuning,
+            distillation=self.stage,
+            warm_up=numbers.warm_up and like_the_first(numbers.warm_up),
+            exits=like_the_first(numbers.exits),
+            polish=numbers.polish and like_the_first(numbers.polish),
             label_smoothing=label_smoothing,
             direction=self.direction,
             cache_hidden_states=self.cache_hidden_states,
@@ -167,10 +169,15 @@ class Run:
         return replace(stage, bf16=began)
 
     def settle(self, scheme: Scheme) -> Scheme:
-        """Return a scheme with bfloat16 on or off in each of its stages."""
-        return scheme.map_settings(
-            lambda stage: self.settle_bf16(stage.settings, "stages", stage.name, "settings")
-        )
+        """Return a scheme with bfloat16 on or off in each of its stages, as in the first."""
+        first = scheme.stages[0]
+        settled = self.settle_bf16(first.settings, "stages", first.name, "settings").bf16
+
+        def settle(stage: Stage) -> StageSettings:
+            asked = stage.settings.bf16
+            return replace(stage.settings, bf16=settled if asked is None else asked)
+
+        return scheme.map_settings(settle)
 
     def begin(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import set_seed
 
@@ -99,7 +99,7 @@ def train(
         set_seed(chosen.stages[0].settings.seed)
         head = PaperHead() if teacher_head == "paper" else teacher_head
         fastbert = FastBertModel(teacher_to_train(model, files.task, head), students.heads)
-        settings = {
+        settings: dict[str, Any] = {
             "train": str(train),
             "dev": str(dev),
             "test": test and str(test),
@@ -108,11 +108,12 @@ def train(
             "model": str(model),
             "max_length": max_length,
             "teacher_head": teacher_head,
-            "label_smoothing": label_smoothing,
-            "fine_tuning": asdict(fine_tuning),
-            "students": asdict(students) | {"heads": spelled(fastbert.student_shapes)},
             **chosen.told(),
+            "students": {"heads": spelled(fastbert.student_shapes)},
         }
+        if scheme is not wanted:  # one of one's own brings its numbers
+            settings |= {"label_smoothing": label_smoothing, "fine_tuning": asdict(fine_tuning)}
+            settings["students"] = asdict(students) | settings["students"]
         tokenizer = run.begin(model, fastbert, files.contents, settings)
         tokenised = files.tokenised(run, tokenizer)
         announce(chosen, fastbert, tokenised)
