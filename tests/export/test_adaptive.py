@@ -80,7 +80,10 @@ class Exported:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    folder = save_model(tmp_path_factory.mktemp("model") / "model", FAMILY)
+    return export(save_model(tmp_path_factory.mktemp("model") / "model", FAMILY))
+
+
+def export(folder: Path) -> Exported:
     model = FastBertModel.load(open_folder(folder))
     tokenizer = TextTokenizer.from_folder(folder, MAX_LENGTH)
     return Exported(
@@ -144,6 +147,17 @@ def test_every_measure_lets_the_rows_leave_that_the_engine_does(
         thresholds = exported.thresholds(measure, exits)
         criterion = ThresholdCriterion(measure, tuple(thresholds))
         left = assert_as_the_engine(session, exported, thresholds, criterion)
+        assert set(left) == {*exits, LAYERS}
+
+
+def test_students_of_several_kinds_answer_as_in_the_engine(tmp_path: Path) -> None:
+    heads = "paper/mean/8:1,queries/3/8:1,mean:1,queries/2/6"
+    mixed = export(save_model(tmp_path / "model", FAMILY, heads))
+    session = session_of(adaptive_model(mixed.pieces, Entropy(), TASK, METADATA))
+    for exits in [(1,), (2,), (3,), (4,)]:
+        thresholds = mixed.thresholds(Entropy(), exits)
+        criterion = ThresholdCriterion(Entropy(), tuple(thresholds))
+        left = assert_as_the_engine(session, mixed, thresholds, criterion)
         assert set(left) == {*exits, LAYERS}
 
 
