@@ -47,18 +47,27 @@ def teacher_to_train(
     checkpoint: str | Path,
     task: Task,
     teacher_head: TeacherHead = "pretrained",
+    layers: int | None = None,
 ) -> Teacher:
     """Load a checkpoint to be trained for a task; only its head may be new.
 
+    Args:
+        checkpoint: A local folder or a Hub name.
+        task: What it shall answer.
+        teacher_head: The family's own head or the paper's.
+        layers: How many of the first encoder layers are kept; None keeps all.
+
     Raises:
-        BackboneError: A weight of the encoder itself is not in the checkpoint.
+        BackboneError: A weight of the encoder itself is not in the checkpoint, or it has fewer
+            layers.
     """
+    changes = _names(task) | _first_layers(checkpoint, layers)
     if teacher_head != "pretrained":
-        encoder, report = _from_pretrained(AutoModel, checkpoint, **_names(task))
+        encoder, report = _from_pretrained(AutoModel, checkpoint, **changes)
         _refuse_random_encoder(checkpoint, encoder, report)
         return PaperClassifier(encoder, task.outputs, teacher_head)
     auto_class = objective_of(task).auto_class
-    model, report = _from_pretrained(auto_class, checkpoint, **_names(task))
+    model, report = _from_pretrained(auto_class, checkpoint, **changes)
     _refuse_random_encoder(checkpoint, model, report)
     return model
 
@@ -133,6 +142,15 @@ def _names(task: Task) -> dict[str, Any]:
         "label2id": {label: index for index, label in enumerate(task.labels)},
         "problem_type": task.name,
     }
+
+
+def _first_layers(checkpoint: str | Path, layers: int | None) -> dict[str, Any]:
+    if layers is None:
+        return {}
+    there = read_config(checkpoint).num_hidden_layers
+    if layers > there:
+        raise BackboneError(f"{checkpoint}: has {there} encoder layers, {layers} are to be kept")
+    return {"num_hidden_layers": layers}
 
 
 def _refuse_random_encoder(

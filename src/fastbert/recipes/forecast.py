@@ -46,7 +46,7 @@ class Forecast:
         )
         return (
             f"plan: scheme {self.scheme}: {each}; {self.tokens:.0f} tokens a text; "
-            f"about {_shown(self.seconds)} on this machine"
+            f"about {in_words(self.seconds)} on this machine"
         )
 
 
@@ -67,7 +67,7 @@ def forecast(scheme: Scheme, model: FastBertModel, texts: TrainingTexts) -> Fore
     passes = sum(forward_passes(stage, texts) for stage in scheme.stages)
     if any(stage.taught for stage in scheme.stages):
         passes += len(texts.train) + _rows_of_dev(texts)  # the fixed teacher's answers
-    seconds = passes * _seconds_of_a_row(model, texts, scheme.stages[0].settings)
+    seconds = passes * seconds_of_a_row(model, texts, scheme.stages[0].settings)
     stages = tuple(
         (stage.name, stage.settings.epochs, _rows_of_epoch(stage, texts)) for stage in scheme.stages
     )
@@ -94,7 +94,7 @@ def _rows_of_dev(texts: TrainingTexts) -> int:
 
 
 @torch.no_grad()
-def _seconds_of_a_row(model: FastBertModel, texts: TrainingTexts, settings: StageSettings) -> float:
+def seconds_of_a_row(model: FastBertModel, texts: TrainingTexts, settings: StageSettings) -> float:
     """Return how long a text of the mean length takes in a batch; the second one is timed."""
     length = max(1, round(float(texts.train.lengths().mean())))
     rows = settings.batch_size
@@ -112,7 +112,7 @@ def _seconds_of_a_row(model: FastBertModel, texts: TrainingTexts, settings: Stag
     return seconds / rows
 
 
-def _shown(seconds: float) -> str:
+def in_words(seconds: float) -> str:
     """Return a time in the largest unit that leaves two digits."""
     for unit, size in (("h", 3_600), ("min", 60)):
         if seconds >= 1.5 * size:

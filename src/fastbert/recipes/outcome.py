@@ -95,10 +95,10 @@ def write_model(
     """
     task, shape = config.task, config.shape(model.teacher.config.to_dict())
     answering = Answering(TorchBackend(model), tokenizer, task.outputs, workers=1)
-    dev = _record(answering, task, held_out)
+    dev = record_texts(answering, task, held_out)
     calibration = _calibration(dev, task, shape)
     point = None if calibration is None else calibration.solve(default)
-    judged = dev if test is None else _record(answering, task, test)
+    judged = dev if test is None else record_texts(answering, task, test)
     table = _table(answering, task, shape, judged, point)
     with staged_folder(output) as staging:
         model.save(staging)
@@ -110,7 +110,7 @@ def write_model(
         write_card(staging, config, split="dev" if test is None else "test")
 
 
-def _record(answering: Answering, task: Task, examples: Sequence[Example]) -> RecordedTexts:
+def record_texts(answering: Answering, task: Task, examples: Sequence[Example]) -> RecordedTexts:
     """Run texts through every layer, once."""
     tokens = encode(answering.tokenizer, [example.content for example in examples])
     recorded = answering.record(tokens, BATCH)

@@ -308,7 +308,7 @@ class Run:
             tokenizer,
             self.folder / TOKENIZER,
             replace(
-                _config(model, tokenizer.max_length),
+                config_of(model, tokenizer.max_length),
                 training=_without_places(self.settings) | learned.told(),
             ),
             held_out,
@@ -346,7 +346,7 @@ def _checked_tokenizer(
         )
     try:
         tokenizer = TextTokenizer.from_folder(written, max_length)
-        config = _config(model, max_length)
+        config = config_of(model, max_length)
         model_config = json.loads(encoder_config.to_json_string())
         check_agreement(Path(checkpoint), config, model_config, tokenizer.vocab_size - 1)
     except FolderError as error:
@@ -354,7 +354,7 @@ def _checked_tokenizer(
     return tokenizer
 
 
-def _config(model: FastBertModel, max_length: int) -> EarlyExitConfig:
+def config_of(model: FastBertModel, max_length: int) -> EarlyExitConfig:
     """Return what early_exit.json says of a model itself."""
     return EarlyExitConfig(
         teacher_head=model.teacher.head.shape

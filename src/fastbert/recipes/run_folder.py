@@ -20,6 +20,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from fastbert.errors import FolderError, TrainingError
+from fastbert.files.disk import hash_of_file
 
 RUN_FILE, LOCK = "run.json", "run.lock"
 MARK = "a training run of fastbert"
@@ -174,6 +175,19 @@ class KeptStage:
         save_model(parts, str(staged))
         staged.rename(self._weights)
         shutil.rmtree(self.work)
+
+    def give(self, folder: Path) -> None:
+        """Let the run of another folder go on from what this stage has trained."""
+        other = KeptStage(folder, self.name)
+        other._weights.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self._history, other._history)
+        staged = other._weights.with_suffix(".part")
+        shutil.copyfile(self._weights, staged)
+        staged.rename(other._weights)
+
+    def sha256(self) -> str:
+        """Return the hash of the weights of a stage that is finished."""
+        return hash_of_file(self._weights)
 
     @property
     def _weights(self) -> Path:

@@ -1,0 +1,238 @@
+"""Schemes and measures of doubt on one data set, from one first stage: trained, recorded, judged.
+
+A comparison's folder holds a record of each contender and seed; what is recorded is not trained
+again, so a comparison that was stopped goes on, and one that is finished takes further contenders,
+seeds and measures. Test is read when all is trained, and chooses nothing.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from fastbert.bench.machine import machine
+from fastbert.calibration.choose import measure_to_calibrate
+from fastbert.calibration.solve import LEAST_ROWS
+from fastbert.data.example import Columns
+from fastbert.errors import DataError, FolderError, TrainingError
+from fastbert.exits.measures import DEFAULT_MEASURE
+from fastbert.files.whole_file import whole_file
+from fastbert.nn.checkpoint import hashes_of
+from fastbert.nn.teachers import read_config
+from fastbert.recipes.arena import Arena, as_json
+from fastbert.recipes.comparison import Comparison, judge_records
+from fastbert.recipes.contenders import Contender, contender_named, shared_stage
+from fastbert.recipes.contents import refuse_files_inside
+from fastbert.recipes.train import LabelledFiles
+from fastbert.training.scheme import SchemeSettings, told
+from fastbert.training.stage import refuse_several_devices
+
+PLAN, COMPARISON = "plan.json", "comparison.json"
+MARK = "a comparison of fastbert"
+CONTENDERS = ("paper", "joint", "exit-aware")
+
+logger = logging.getLogger(__name__)
+
+
+def compare(
+    train: str | Path,
+    *,
+    dev: str | Path,
+    test: str | Path,
+    model: str | Path,
+    output: str | Path,
+    contenders: Sequence[Contender | str] = CONTENDERS,
+    measures: Sequence[str] = (DEFAULT_MEASURE,),
+    seeds: Sequence[int] = (42,),
+    settings: SchemeSettings | None = None,
+    reference: str | None = None,
+    unlabeled: str | Path | None = None,
+    columns: Columns | None = None,
+    max_length: int = 128,
+    keep_models: bool = False,
+    resume: bool = False,
+) -> Comparison:
+    """Train contenders from one first stage, and tell what each keeps at which speed-up.
+
+    Args:
+        train: File of labelled texts.
+        dev: File of labelled texts that choose the best epochs and all thresholds.
+        test: File of labelled texts that all are measured on; they choose nothing.
+        model: The pretrained encoder: a local folder or a Hub name.
+        output: The folder to write records, table and figure to.
+        contenders: What is compared, or names: of schemes, `plain` or `cut-K`; see `Contender`.
+        measures: Names of measures of doubt, each tried with every contender.
+        seeds: With each, all contenders are trained once.
+        settings: The numbers of the schemes that go by name. Stage 1 is of these; a contender that
+            begins with the same goes on from the teacher that all share.
+        reference: The contender that the others are set against; by default the first.
+        unlabeled: File of further texts for the students to learn from.
+        columns: What the columns of the files are called.
+        max_length: Longest sequence in tokens; longer texts are cut.
+        keep_models: Write the model folder of each contender too.
+        resume: Go on with a comparison that was stopped, or add to it.
+
+    Raises:
+        DataError: A file cannot be used.
+        BackboneError: An encoder cannot be used.
+        FolderError: Something else lies at `output`.
+        TrainingError: There is a comparison already, one of other settings, or a loss is not a
+            number.
+        ValueError: A scheme or measure is unknown, or two contenders have one name.
+    """
+    settings, output = settings or SchemeSettings(), Path(output).expanduser()
+    asked = [contender_named(one, settings) if isinstance(one, str) else one for one in contenders]
+    by_seed = {seed: [one.settled(settings, seed) for one in asked] for seed in seeds}
+    names = [one.name for one in asked]
+    _refuse_bad(names, measures, by_seed, reference)
+    refuse_several_devices()
+    refuse_files_inside(output, train, dev, test, unlabeled)
+    places: dict[str, str | None] = {
+        "train": str(train),
+        "dev": str(dev),
+        "test": str(test),
+        "unlabeled": str(unlabeled) if unlabeled else None,
+    }
+    before = _read_plan(output, resume=resume)
+    files = LabelledFiles.load(train, dev, test, unlabeled, columns or Columns())
+    if len(files.dev) < LEAST_ROWS:
+        raise DataError(f"{dev}: at least {LEAST_ROWS} texts choose thresholds")
+    arena = Arena(output, str(model), files, places, max_length, settings, keep_models)
+    plan = _plan(arena)
+    _begin(output, before, plan)
+    for seed, ready in by_seed.items():
+        arena.refuse_changed(ready, seed)
+    _announce(names, seeds, measures, files)
+    for seed, ready in by_seed.items():
+        arena.train(ready, seed)
+    told_with_it = plan["settings"] | {
+        "seeds": list(seeds),
+        "contenders": [as_json(one.told()) for one in by_seed[seeds[0]]],
+        "machine": {key: value for key, value in machine().items() if key != "load"},
+    }
+    found = judge_records(output, names, measures, seeds, told_with_it, reference)
+    write_comparison(output, found)
+    return found
+
+
+def write_comparison(output: Path, found: Comparison) -> None:
+    """Write what a comparison found: all figures."""
+    _write_json(output / COMPARISON, found.as_dict())
+
+
+def _refuse_bad(
+    names: Sequence[str],
+    measures: Sequence[str],
+    seeds: Sequence[int] | dict[int, Any],
+    reference: str | None,
+) -> None:
+    """Refuse what could not be compared.
+
+    Raises:
+        ValueError: It could not.
+    """
+    for what, values in (("contenders", names), ("measures", measures), ("seeds", seeds)):
+        if not values:
+            raise ValueError(f"{what} must be at least one, got none")
+        if len(set(values)) < len(values):
+            raise ValueError(f"{what} must have different names, got {', '.join(map(str, values))}")
+    for measure in measures:
+        measure_to_calibrate(measure)
+    if reference is not None and reference not in names:
+        raise ValueError(f"reference must be one of {', '.join(names)}, got {reference!r}")
+
+
+def _plan(arena: Arena) -> dict[str, Any]:
+    """Return what all contenders have in common, as it is written down."""
+    read_config(arena.model)  # so that the files of one from the Hub are there
+    contents = {name: content.sha256 for name, content in arena.files.contents.items()}
+    rows = {name: content.rows for name, content in arena.files.contents.items()}
+    teacher = as_json(told(shared_stage(arena.settings, 0)))
+    del teacher["settings"]["seed"]
+    return {
+        "what": MARK,
+        "settings": {
+            **{name: place and Path(place).name for name, place in arena.places.items()},
+            "rows": rows,
+            "model": arena.model,
+            "max_length": arena.max_length,
+            "teacher": teacher,
+        },
+        "contents": contents,
+        "checkpoint": hashes_of(arena.model),
+    }
+
+
+def _read_plan(output: Path, *, resume: bool) -> dict[str, Any] | None:
+    """Return what a comparison that lies there wrote down; None if there is none.
+
+    Raises:
+        FolderError: Something else lies there.
+        TrainingError: There is one, and it shall not be gone on with.
+    """
+    try:
+        plan: dict[str, Any] = json.loads((output / PLAN).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        if output.exists() and (not output.is_dir() or os.listdir(output)):
+            raise FolderError(
+                f"{output}: holds something else than a comparison; name another output"
+            ) from None
+        return None
+    except ValueError:
+        plan = {}
+    if plan.get("what") != MARK:
+        raise FolderError(f"{output}: its {PLAN} is not that of a comparison; name another output")
+    if not resume:
+        raise TrainingError(
+            f"{output}: holds a comparison; go on with --resume, or name another output"
+        )
+    return plan
+
+
+def _begin(output: Path, before: dict[str, Any] | None, plan: dict[str, Any]) -> None:
+    """Write the plan, or refuse to go on by another one.
+
+    Raises:
+        TrainingError: Texts, encoder or stage 1 are others than they were.
+    """
+    if before is None:
+        output.mkdir(parents=True, exist_ok=True)
+        _write_json(output / PLAN, plan)
+        return
+    advice = "go on with the same, or name another output"
+    for name in sorted(before["contents"].keys() | plan["contents"].keys()):
+        if before["contents"].get(name) != plan["contents"].get(name):
+            raise TrainingError(
+                f"{output}: the texts of {name} are not those it began with; {advice}"
+            )
+    if before["checkpoint"] != plan["checkpoint"]:
+        raise TrainingError(f"{output}: the model is not the one it began with; {advice}")
+    for key in ("max_length", "teacher"):
+        if before["settings"][key] != plan["settings"][key]:
+            raise TrainingError(
+                f"{output}: it began with {key} {before['settings'][key]}, not "
+                f"{plan['settings'][key]}; {advice}"
+            )
+
+
+def _announce(
+    names: Sequence[str], seeds: Sequence[int], measures: Sequence[str], files: LabelledFiles
+) -> None:
+    """Say on standard error what will be done."""
+    count = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    tqdm.write(
+        f"plan: {', '.join(names)}; with {count} each, from one teacher a seed; "
+        f"{len(files.train):,} texts to learn from, {len(files.dev):,} of dev, "
+        f"{len(files.test or []):,} of test; {', '.join(measures)}",
+        file=sys.stderr,
+    )
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with whole_file(path) as file:
+        file.write((json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
