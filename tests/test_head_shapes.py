@@ -27,7 +27,8 @@ papers = st.builds(
     sizes,
     sizes,
 )
-shapes = papers | st.builds(QueryHead, sizes, sizes) | st.just(MeanHead()) | st.just(PaperHead())
+queries = st.builds(QueryHead, sizes, sizes, st.sampled_from(["first", "learned"]))
+shapes = papers | queries | st.just(MeanHead()) | st.just(PaperHead())
 
 
 @pytest.mark.parametrize(
@@ -39,8 +40,9 @@ shapes = papers | st.builds(QueryHead, sizes, sizes) | st.just(MeanHead()) | st.
         ("paper/mean", (PaperHead("mean"),) * 4),
         ("paper:3,queries", (PaperHead(),) * 3 + (QueryHead(),)),
         ("paper:1, mean:3", (PaperHead(),) + (MeanHead(),) * 3),
-        ("queries/8/64:2,paper/mean/32/4",
-         (QueryHead(8, 64),) * 2 + (PaperHead("mean", 32, 4),) * 2),
+        ("queries/2/64/learned", (QueryHead(2, 64, "learned"),) * 4),
+        ("queries/8/32:2,paper/mean/32/4",
+         (QueryHead(8, 32, "first"),) * 2 + (PaperHead("mean", 32, 4),) * 2),
     ],
 )  # fmt: skip
 def test_a_spelling_gives_every_student_its_head(
@@ -59,8 +61,11 @@ def test_what_is_spelled_is_read_as_the_same(heads: tuple[HeadShape, ...]) -> No
 
 def test_what_is_as_usual_need_not_be_said() -> None:
     assert (
-        spelled(heads_by_depth("paper/first/128/2:3,queries/4/64:8", 11)) == "paper:3,queries/4/64"
+        spelled(heads_by_depth("paper/first/128/2:3,queries/4/64/first:8", 11))
+        == "paper:3,queries/4"
     )
+    assert spelled(heads_by_depth("queries/2/64/first", 11)) == "queries"
+    assert spelled(heads_by_depth("queries/2/64/learned", 11)) == "queries/2/64/learned"
     assert spelled(heads_by_depth("mean", 11)) == "mean"
 
 
@@ -86,13 +91,15 @@ def test_a_model_of_one_layer_has_no_students() -> None:
         ("paper:x,mean", "heads 'paper:x': a count must be a positive whole number, got 'x'"),
         ("queries:,mean", "got ''"),
         ("queries/many", "heads 'queries/many': queries must be a whole number, got 'many'"),
-        ("queries/0", "heads 'queries/0': queries and width must be positive, got 0 and 128"),
+        ("queries/0", "heads 'queries/0': queries and width must be positive, got 0 and 64"),
         ("paper/last", "heads 'paper/last': pooling must be one of ('first', 'mean'), got 'last'"),
         ("paper/first/7", "heads 'paper/first/7': width must be a positive multiple of num_heads, "
          "got 7 and 2"),
         ("mean/8", "heads 'mean/8': mean takes no sizes"),
-        ("queries/1/2/3", "heads 'queries/1/2/3': queries takes no more than "
-         "queries/queries/width"),
+        ("queries/1/2/3", "heads 'queries/1/2/3': source must be one of ('first', 'learned'), "
+         "got '3'"),
+        ("queries/1/2/first/4", "heads 'queries/1/2/first/4': queries takes no more than "
+         "queries/queries/width/source"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_spelling_is_named(spelling: str, message: str) -> None:
@@ -125,6 +132,11 @@ def test_every_kind_is_known_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"queries": 0}, {"width": -1}])
-def test_a_head_that_cannot_be_built_is_refused(changes: dict[str, int]) -> None:
+def test_a_head_that_cannot_be_built_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be positive"):
         QueryHead(**changes)
+
+
+def test_queries_of_an_unknown_source_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^source must be one of .*, got 'last'$"):
+        head_from_dict({"kind": "queries", "source": "last"})

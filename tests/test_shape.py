@@ -240,7 +240,7 @@ def test_the_full_model_agrees_with_pytorchs_counter(family: str, length: int) -
     assert rows * shape.full_flops(length) == pytest.approx(counted, rel=per_cent / 100)
 
 
-HEADS = ("paper/first/36/3", "paper/mean/36/3", "queries/5/36", "mean")
+HEADS = ("paper/first/36/3", "paper/mean/36/3", "queries/5/36", "queries/5/36/learned", "mean")
 
 
 @pytest.mark.parametrize("head", HEADS)

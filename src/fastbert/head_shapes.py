@@ -2,7 +2,7 @@
 
 The students of a model are a tuple of shapes, one for each of the layers 1 … L-1, so they may
 differ by depth. A user writes them as `paper:3,queries`: three of the paper's, then queries. Sizes
-stand after slashes, in the order of the fields: `paper/mean/64`, `queries/8`.
+stand after slashes, in the order of the fields: `paper/mean/64`, `queries/4/128/learned`.
 
 FLOPs are the true count, see `fastbert.shape`: matrix products alone, of the folded head.
 """
@@ -18,6 +18,7 @@ from jaxtyping import Int
 
 DEFAULT_HEADS = "paper"  # of every student, where nobody asks for others
 POOLINGS = ("first", "mean")
+WORDS = {"pooling": POOLINGS, "source": ("first", "learned")}  # of fields that take one
 
 Counts = int | Int[np.ndarray, "*rows"]
 
@@ -75,7 +76,7 @@ class PaperHead(HeadShape):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        _check_pooling(self.pooling)
+        _check_word("pooling", self.pooling)
         if self.width < 1 or self.num_heads < 1 or self.width % self.num_heads:
             raise ValueError(
                 "width must be a positive multiple of num_heads, "
@@ -101,22 +102,27 @@ class PaperHead(HeadShape):
 
 @dataclass(frozen=True)
 class QueryHead(HeadShape):
-    """Learned queries that each pool the hidden states themselves, and two layers on that.
+    """Queries that each pool the hidden states themselves, and two layers on what they read.
 
     Args:
         queries: How many, `K` below.
-        width: Inner width of the two layers, `c` below.
+        width: Inner width, `c` below: of the two layers, and of what turns the first token into
+            queries.
+        source: Where the queries come from: the `first` token of each text, or `learned`, the same
+            for all texts.
 
     Raises:
         ValueError: No head can have this shape.
     """
 
     kind: ClassVar[str] = "queries"
-    queries: int = 4
-    width: int = 128
+    queries: int = 2
+    width: int = 64
+    source: Literal["first", "learned"] = "first"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
+        _check_word("source", self.source)
         if self.queries < 1 or self.width < 1:
             raise ValueError(
                 f"queries and width must be positive, got {self.queries} and {self.width}"
@@ -125,10 +131,12 @@ class QueryHead(HeadShape):
     def flops(self, length: Counts, hidden_size: int, num_labels: int) -> Int[np.ndarray, "*rows"]:
         """Return the cost, as `fastbert.nn.pooled_heads.FoldedQueryHead` computes it.
 
-        4nKd for the queries to look and read; 2Kdc + 2cN are done once.
+        4nKd for the queries to look and read; 2Kdc + 2cN are done once, and so are 2dc + 2cKd for
+        the queries themselves where they come from the first token.
         """
-        n, d, k = in_64_bits(length), hidden_size, self.queries
-        return np.asarray(4 * n * k * d + 2 * k * d * self.width + 2 * self.width * num_labels)
+        n, d, k, c = in_64_bits(length), hidden_size, self.queries, self.width
+        asking = 2 * d * c + 2 * c * k * d if self.source == "first" else 0
+        return np.asarray(asking + 4 * n * k * d + 2 * k * d * c + 2 * c * num_labels)
 
 
 @dataclass(frozen=True)
@@ -162,13 +170,14 @@ def head_from_dict(entries: dict[str, Any]) -> HeadShape:
         ValueError: No head can have this shape.
     """
     sizes = {name: value for name, value in entries.items() if name != "kind"}
-    _check_pooling(sizes.get("pooling", PaperHead.pooling))
+    for name in WORDS.keys() & sizes.keys():
+        _check_word(name, sizes[name])
     return KINDS[entries["kind"]](**sizes)
 
 
-def _check_pooling(pooling: Any) -> None:
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
+def _check_word(name: str, word: Any) -> None:
+    if word not in WORDS[name]:
+        raise ValueError(f"{name} must be one of {WORDS[name]}, got {word!r}")
 
 
 def heads_by_depth(heads: Heads, num_students: int) -> tuple[HeadShape, ...]:

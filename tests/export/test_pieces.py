@@ -22,7 +22,12 @@ LENGTHS = (5, 11, 2, 8)  # neither the rows nor the length of the trace
 # A layer takes seconds to trace. Of two, one has a student, and they differ where a family has two
 # kinds; one, the teacher's, is enough for a family whose layers are alike and students as BERT's.
 LAYERS = dict.fromkeys(("albert", "bert", "deberta-v2", "modernbert", "roberta"), 2)
-HEADS = {"albert": "queries/3/8", "modernbert": "mean", "roberta": "paper/mean/8"}
+HEADS = {
+    "albert": "queries/3/8/learned",
+    "deberta-v2": "mean",
+    "modernbert": "queries/3/6",
+    "roberta": "paper/mean/8",
+}
 
 
 def layers(family: str) -> dict[str, Any]:

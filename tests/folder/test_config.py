@@ -31,7 +31,7 @@ def test_an_unknown_schema_is_refused_with_what_to_do(model: Path, schema: int) 
 KEYS = list(json.loads(settings().to_json()))
 PLACES: list[tuple[str | int, ...]] = [(key,) for key in KEYS]
 PLACES += [("students", 0, key) for key in ("kind", "pooling", "width", "num_heads")]
-PLACES += [("students", 1, key) for key in ("kind", "queries", "width")]
+PLACES += [("students", 1, key) for key in ("kind", "queries", "width", "source")]
 PLACES += [("default", key) for key in ("measure", "thresholds", "goal")]
 
 

@@ -14,7 +14,7 @@ PATH = Path("early_exit.json")
 
 
 def test_students_are_read_as_they_were_written() -> None:
-    students = (PaperHead("mean", 12, 3), QueryHead(5, 6), MeanHead())
+    students = (PaperHead("mean", 12, 3), QueryHead(5, 6), QueryHead(5, 6, "learned"), MeanHead())
     written = {"students": [head.as_dict() for head in students]}
     assert read_students(PATH, written) == students
 
@@ -37,9 +37,12 @@ def test_a_teachers_head_is_read_as_it_was_written(said: Any, expected: Any) -> 
         ({"pooling": "first", "width": 8, "num_heads": 2}, 'key "students[1].kind" is missing'),
         ({"kind": "queries", "queries": 4}, 'key "students[1].width" is missing'),
         ({"kind": "mean", "width": 4}, 'key "students[1].width" is unknown'),
-        ({"kind": "queries", "queries": 4.0, "width": 8},
+        ({"kind": "queries", "queries": 4, "width": 8}, 'key "students[1].source" is missing'),
+        ({"kind": "queries", "queries": 4.0, "width": 8, "source": "first"},
          'key "students[1].queries" must be a whole number, got a number'),
-        ({"kind": "queries", "queries": 0, "width": 8},
+        ({"kind": "queries", "queries": 4, "width": 8, "source": "last"},
+         'key "students[1]": source must be one of (\'first\', \'learned\'), got \'last\''),
+        ({"kind": "queries", "queries": 0, "width": 8, "source": "first"},
          'key "students[1]": queries and width must be positive, got 0 and 8'),
     ],
 )  # fmt: skip

@@ -14,7 +14,9 @@ from tests.tiny_folder import save_model
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A folder for each precision, exported for both runtimes; each student is of another kind."""
     source = save_model(
-        tmp_path_factory.mktemp("model") / "model", "bert", "paper/first/8:1,queries/3/8:1,mean"
+        tmp_path_factory.mktemp("model") / "model",
+        "roberta",
+        "paper/first/8:1,queries/3/8:1,queries/3/8/learned:1,mean",
     )
     copies = {}
     for precision in ("int8", "fp32"):

@@ -63,7 +63,7 @@ HeadsOption = Annotated[
         "--heads",
         metavar="KINDS",
         help="Heads of the students: paper, queries or mean for all, or by depth, as in "
-        "paper:3,queries. Sizes follow a slash: paper/mean, queries/8.",
+        "paper:3,queries. Sizes follow a slash: paper/mean, queries/4.",
         rich_help_panel=MODEL,
     ),
 ]
