@@ -14,6 +14,7 @@ from fastbert.training.scheme import (
     SCHEMES,
     Scheme,
     SchemeSettings,
+    into,
     joint,
     paper,
     scheme_named,
@@ -72,6 +73,20 @@ def test_what_is_taught_alone_reads_no_labels_after_its_first_stage() -> None:
         assert (stage.loss.target.share, stage.loss.target.last_share) == (1, 1)
     assert [stage.name for stage in joint().without_labels().stages] == []
     assert [stage.name for stage in paper().without_labels().stages] == ["students"]
+
+
+def test_what_another_model_teaches_reads_no_label_and_goes_back_to_nothing() -> None:
+    first = StageSettings(epochs=4, learning_rate=3e-4)
+    scheme = into(SchemeSettings(imitation=first))
+    last_exit, warm_up, exits = scheme.stages
+    assert [stage.name for stage in scheme.stages] == ["teacher", "students", "exits"]
+    assert last_exit.trains == {Part.BACKBONE, Part.TEACHER}
+    assert last_exit.settings == first
+    assert (warm_up, exits) == taught().stages[1:]
+    assert all(stage.taught and stage.labels == "none" for stage in scheme.stages)
+    assert isinstance(last_exit.loss, AllExits)
+    assert (last_exit.loss.target.share, last_exit.loss.target.last_share) == (1, 1)
+    assert (scheme.fallback, scheme.tolerance, scheme.needs_labels) == (None, None, False)
 
 
 def test_only_separate_cuts_the_gradients_between_exits() -> None:

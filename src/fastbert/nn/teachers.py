@@ -23,7 +23,7 @@ from fastbert.nn.loading import LOADING, some_of, unmatched
 from fastbert.nn.model import PaperClassifier, Teacher
 from fastbert.nn.objectives import objective_of
 from fastbert.shape import TeacherHead
-from fastbert.tasks.known import TASKS
+from fastbert.tasks.known import DEFAULT_TASK, TASKS, task_from_json
 from fastbert.tasks.task import Task
 
 
@@ -85,14 +85,26 @@ def trained_teacher(checkpoint: str | Path) -> PreTrainedModel:
             f"{checkpoint}: not a fine-tuned classifier, it lacks {some_of(lacking)}; "
             "fine-tune it first with `fastbert train`"
         )
-    _refuse_unnamed_classes(checkpoint, model.config.id2label)
-    problem = model.config.problem_type
-    if model.config.num_labels < 2 or problem not in (None, *TASKS):
+    answered_task(checkpoint, model.config)
+    return model
+
+
+def answered_task(checkpoint: str | Path, config: PreTrainedConfig) -> Task:
+    """Return what a fine-tuned classifier answers, by its configuration.
+
+    Raises:
+        BackboneError: It is no task that there is here, or its classes have no names.
+    """
+    names: Mapping[Any, str] = config.id2label or {}
+    _refuse_unnamed_classes(checkpoint, names)
+    problem = config.problem_type
+    if len(names) < 2 or problem not in (None, *TASKS):
         raise BackboneError(
             f"{checkpoint}: a classifier of one label out of two or more is needed, this one has "
-            f"{model.config.num_labels} and solves {problem or 'regression'}"
+            f"{len(names)} and solves {problem or 'regression'}"
         )
-    return model
+    labels = [names[index] for index in range(len(names))]
+    return task_from_json({"name": problem or DEFAULT_TASK}, labels)
 
 
 def save_tokenizer(checkpoint: str | Path, folder: Path) -> None:
@@ -117,7 +129,7 @@ def save_tokenizer(checkpoint: str | Path, folder: Path) -> None:
         )
 
 
-def _refuse_unnamed_classes(checkpoint: str | Path, names: Mapping[int, Any]) -> None:
+def _refuse_unnamed_classes(checkpoint: str | Path, names: Mapping[Any, str]) -> None:
     if sorted(names) != list(range(len(names))) or len(set(names.values())) < len(names):
         raise BackboneError(
             f"{checkpoint}: id2label of its config.json must name the classes 0, 1, … by different "

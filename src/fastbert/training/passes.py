@@ -4,23 +4,27 @@ Training texts come first and dev after them, so that a row has one number in ev
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
+from reprlib import repr as shown
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from fastbert.errors import TrainingError
+from fastbert.nn.foreign_teacher import ForeignTeacher
 from fastbert.nn.model import FastBertModel
-from fastbert.text import TextTokenizer
+from fastbert.text import Text, TextTokenizer, batches_of_similar_length
 from fastbert.training.answers import TeacherAnswers
 from fastbert.training.hidden_cache import HiddenCache
 from fastbert.training.progress import Progress
 from fastbert.training.stage import StageSettings
 from fastbert.training.stream import TextStream, TrainingTexts, collator
+from fastbert.training.tokens import TOKENISED_TOGETHER
 
 
 def hidden_states(
@@ -63,6 +67,41 @@ def teacher_answers(
     shape = (sum(stream.rows for stream in streams), model.task.outputs)
     answered = _answered(model, _batches(streams, tokenizer, settings), shape[0], bf16=bf16)
     return TeacherAnswers.write(folder, answered, shape, identity)
+
+
+def foreign_answers(
+    teacher: ForeignTeacher,
+    texts: Iterable[Text],
+    rows: int,
+    folder: Path,
+    settings: StageSettings,
+    content: str,
+) -> TeacherAnswers:
+    """Return what another model answers to all texts; it is loaded for that and let go again.
+
+    Args:
+        teacher: The other model.
+        texts: All that is learned from and then all of dev, read a few thousand at a time, and only
+            if they have to be answered.
+        rows: How many they are.
+        folder: Where the answers lie or go.
+        settings: How many rows are asked about together, and in which precision.
+        content: A hash of the texts in their order.
+
+    Raises:
+        BackboneError: It has no trained head, or reads fewer tokens than it shall.
+        TrainingError: An answer is NaN or infinite.
+    """
+    asked = (content, rows, teacher.max_length, settings.computes_bf16)
+    identity = hashlib.sha256(repr((asked, sorted(teacher.hashes().items()))).encode()).hexdigest()
+    if answers := TeacherAnswers.load(folder, identity):
+        return answers
+    model = teacher.load().to(_device())
+    answered = _answered_by_another(teacher, model, texts, rows, settings)
+    answers = TeacherAnswers.write(folder, answered, (rows, teacher.task.outputs), identity)
+    del model, answered
+    torch.cuda.empty_cache()  # what the teacher had is the trained model's now
+    return answers
 
 
 def all_rows(texts: TrainingTexts, settings: StageSettings) -> list[TextStream]:
@@ -108,3 +147,36 @@ def _answered(
         done += len(logits)
         progress.move_to(done)
     progress.close()
+
+
+def _answered_by_another(
+    teacher: ForeignTeacher,
+    model: nn.Module,
+    texts: Iterable[Text],
+    rows: int,
+    settings: StageSettings,
+) -> Iterator[tuple[Int[np.ndarray, " _"], Float[np.ndarray, "_ outputs"]]]:
+    size = settings.batch_size if teacher.answers_batches else 1
+    progress, done, texts = Progress(f"answers of {teacher.name}", rows, "row"), 0, iter(texts)
+    device, bf16 = _device().type, settings.computes_bf16
+    while some := list(islice(texts, TOKENISED_TOGETHER)):
+        encoded = teacher.encode(some)
+        first = done
+        for batch in batches_of_similar_length([len(row["input_ids"]) for row in encoded], size):
+            with torch.autocast(device, torch.bfloat16, enabled=bf16):
+                logits = teacher.ask(model, [encoded[row] for row in batch])
+            bad = ~np.isfinite(logits).all(axis=-1)
+            if bad.any():
+                raise TrainingError(
+                    f"{teacher.checkpoint}: answers {shown(some[batch[bad.argmax()]])} by NaN or "
+                    "infinity, so nothing can be learned from it"
+                )
+            yield first + batch, logits
+            done += len(batch)
+            progress.move_to(done)
+    progress.close()
+
+
+def _device() -> torch.device:
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")

@@ -17,12 +17,14 @@ from fastbert.training.stage import Part, Stage, StageSettings
 from fastbert.training.weights import Alternating, ByDepth, ExitAware, RowWeights, Uniform
 
 FINE_TUNING = StageSettings(epochs=3, learning_rate=2e-5)
+IMITATION = StageSettings(epochs=5, learning_rate=5e-5)
 DISTILLATION = StageSettings(epochs=5, learning_rate=2e-4)
 WARM_UP = StageSettings(epochs=1, learning_rate=1e-3)
 EXITS = StageSettings(epochs=3, learning_rate=3e-5)
 TARGET = Target(share=0.7, last_share=0.5, temperature=2.0, direction="teacher-student")
 TOLERANCE = 0.01  # of the first metric, as a share
 DEFAULT_SCHEME = "paper"
+HINTON = "Hinton et al., Distilling the Knowledge in a Neural Network (2015)"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class SchemeSettings:
         cache_hidden_states: In `distillation` run the backbone once, and keep what it says on disk.
         tolerance: How much of the first metric the last exit may lose on dev, against the teacher
             that it was, where all parts learn.
+        imitation: Of the first stage where another model teaches: encoder and last exit learn from
+            its answers.
 
     Raises:
         ValueError: The tolerance is below 0.
@@ -57,6 +61,7 @@ class SchemeSettings:
     direction: Direction = "student-teacher"
     cache_hidden_states: bool = False
     tolerance: float = TOLERANCE
+    imitation: StageSettings = IMITATION
 
     def __post_init__(self) -> None:
         """Refuse a tolerance that asks for the impossible."""
@@ -190,13 +195,30 @@ def separate(settings: SchemeSettings = SchemeSettings()) -> Scheme:
 def taught(settings: SchemeSettings = SchemeSettings()) -> Scheme:
     """Return the scheme in which all parts learn from a fixed teacher's answers alone.
 
-    Without its first stage it needs no labels, and the teacher can be another model.
+    Source: Hinton et al., Distilling the Knowledge in a Neural Network (2015), for every exit.
+    """
+    alone = _teacher_alone(settings)
+    return _all_parts("taught", HINTON, alone, ByDepth(), labels="none")
+
+
+def into(settings: SchemeSettings = SchemeSettings()) -> Scheme:
+    """Return the scheme by which another model teaches this one, from its answers alone.
+
+    First encoder and last exit learn them, then the students, then all parts. No stage reads a
+    label, and nothing is done instead: there is no earlier teacher to go back to.
 
     Source: Hinton et al., Distilling the Knowledge in a Neural Network (2015), for every exit.
     """
-    alone = replace(settings.target, share=1.0, last_share=1.0)
-    source = "Hinton et al., Distilling the Knowledge in a Neural Network (2015)"
-    return _all_parts("taught", source, replace(settings, target=alone), ByDepth(), labels="none")
+    alone = _teacher_alone(settings)
+    last_exit = Stage(
+        "teacher",
+        frozenset({Part.BACKBONE, Part.TEACHER}),
+        AllExits(Uniform(), alone.target),
+        settings.imitation,
+        taught=True,
+    )
+    rest = _all_parts("into", HINTON, alone, ByDepth(), labels="none").stages[1:]
+    return Scheme("into", HINTON, (last_exit, *rest))
 
 
 SCHEMES: Mapping[str, Callable[[SchemeSettings], Scheme]] = MappingProxyType(
@@ -220,6 +242,11 @@ def scheme_named(name: str, settings: SchemeSettings = SchemeSettings()) -> Sche
     if name not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, got {name!r}")
     return SCHEMES[name](settings)
+
+
+def _teacher_alone(settings: SchemeSettings) -> SchemeSettings:
+    """Return the settings with a target in which labels have no share."""
+    return replace(settings, target=replace(settings.target, share=1.0, last_share=1.0))
 
 
 def _teacher_stage(settings: SchemeSettings) -> Stage:
