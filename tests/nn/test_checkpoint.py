@@ -13,7 +13,7 @@ from fastbert.errors import BackboneError
 from fastbert.nn import checkpoint as module
 from fastbert.nn.teachers import save_tokenizer, teacher_to_train, trained_teacher
 from fastbert.tasks.single_label import SingleLabel
-from tests.tiny import tiny_classifier
+from tests.tiny import tiny_classifier, tiny_encoder
 from tests.tiny_data import LABELS, save_classifier, save_encoder
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
@@ -149,6 +149,13 @@ def test_a_tokenizer_that_exists_only_in_python_is_named(tmp_path: Path) -> None
     wanted = f"^{folder}: PhobertTokenizer exists only in Python and cannot be saved as tokenizer"
     with pytest.raises(BackboneError, match=wanted):
         save_tokenizer(folder, tmp_path / "written")
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    # transformers would make one that knows no word, and train on nothing but [UNK].
+    tiny_encoder("bert").save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match=f"^{tmp_path}: has no tokenizer, such as"):
+        save_tokenizer(tmp_path, tmp_path / "written")
 
 
 def test_packages_that_a_tokenizer_needs_are_named(

@@ -62,17 +62,24 @@ def hashes_of(checkpoint: str | Path) -> dict[str, str]:
 
 
 def refuse_unreadable_tokenizer(checkpoint: str | Path) -> None:
-    """Name the packages that the tokenizer of a local checkpoint needs and that are not there.
+    """Say what the tokenizer of a local checkpoint lacks.
+
+    Without any file of it transformers makes one that knows no word, and says nothing.
 
     Raises:
-        BackboneError: It has SentencePiece's file alone, and nothing to convert it with.
+        BackboneError: There is no file of it, or SentencePiece's alone and nothing to convert it
+            with.
     """
     folder = Path(checkpoint)
-    if (
-        not folder.is_dir()
-        or (folder / "tokenizer.json").exists()
-        or not any(folder.glob("*.model"))
-    ):
+    if not folder.is_dir():
+        return
+    names = (*JSON_FILES[1:], *VOCABULARIES)
+    if not any(path for name in names for path in folder.glob(name)):
+        raise BackboneError(
+            f"{checkpoint}: has no tokenizer, such as a tokenizer.json; save it there beside the "
+            "model"
+        )
+    if (folder / "tokenizer.json").exists() or not any(folder.glob("*.model")):
         return
     needed = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}
     missing = [package for package, module in needed.items() if not _is_installed(module)]
