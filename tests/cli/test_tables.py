@@ -7,6 +7,7 @@ from rich.console import Console
 
 from fastbert.cli import tables
 from fastbert.folder import config as folder_config
+from fastbert.folder.followed import Followed
 from fastbert.head_shapes import PaperHead, QueryHead
 from fastbert.tasks.single_label import SingleLabel
 from tests.cli.commands import Capture
@@ -65,3 +66,18 @@ def test_without_a_goal_the_default_is_a_speed_and_without_any_it_is_every_layer
     speed = folder_config.DefaultPoint({"name": "entropy"}, (0.5, 0.5), None)
     assert [tables.is_default({"speed": asked}, speed) for asked in (0.0, 0.5)] == [False, True]
     assert [tables.is_default({"speed": asked}, None) for asked in (0.0, 0.5)] == [True, False]
+
+
+def test_where_another_model_was_followed_its_name_stands_under_the_table(capsys: Capture) -> None:
+    row = {
+        "speed": 0.0, "accuracy": 0.975, "macro_f1": 0.5, "mean_exit_layer": 2.0, "layers": 3,
+        "speedup_flops": 1.5, "speedup_paper": 1.2, "rows_per_second": 10.0,
+    }  # fmt: skip
+    followed = Followed("big-model", 40, 0.95, 0.975, 2e6, 12e6)
+    Console(width=120).print(tables.speed_table([row], None, followed))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "setting agreement macro F1" in shown
+    assert "agreement, macro F1: agreement with big-model" in shown
+    assert "keeps 95.00% of the answers of big-model at 6.00x fewer FLOPs" in shown
+    Console(width=120).print(tables.speed_table([row], None))
+    assert "setting accuracy macro F1" in " ".join(capsys.readouterr().out.split())

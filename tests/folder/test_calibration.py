@@ -38,6 +38,7 @@ from fastbert.folder.calibration import (
     check_default,
     load_calibration,
     read_record,
+    record_facts,
     refuse_other_answerer,
     save_calibration,
 )
@@ -310,6 +311,19 @@ def test_answers_in_another_order_of_labels_are_refused(folder: ModelFolder) -> 
     change_config(folder.path, id2label={str(k): label for k, label in enumerate(labels)})
     with pytest.raises(FolderError, match="made with another order of labels; calibrate again"):
         load_calibration(reseal(sealed, task=SingleLabel(labels)))
+
+
+def test_a_record_names_another_model_whose_answers_stand_for_labels(folder: ModelFolder) -> None:
+    answered = replace(calibration(folder), truth_from="big-model")
+    after = save_calibration(folder, answered, "texts.csv")
+    assert load_calibration(after).truth_from == "big-model"
+    record = after.config.calibration
+    assert record is not None
+    assert record_facts(record)["rows"].endswith("of texts.csv, answered by big-model")
+    usual = save_calibration(after, calibration(folder), "dev.csv").config.calibration
+    assert usual is not None
+    assert "truth_from" not in usual
+    assert record_facts(usual)["rows"].endswith("of dev.csv, labelled")
 
 
 def test_a_record_with_a_missing_or_an_unknown_key_is_refused(folder: ModelFolder) -> None:

@@ -235,6 +235,11 @@ def test_without_labels_quality_is_agreement_with_the_teacher() -> None:
     assert {row["teacher_accuracy"] for row in analysis.per_class(report)} == {1.0}
 
 
+def test_where_another_model_knows_the_truth_quality_names_it() -> None:
+    assert made_up(truth_from="big-model").quality == "agreement with big-model"
+    assert made_up().quality == "accuracy"
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

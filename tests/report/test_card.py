@@ -7,8 +7,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from fastbert.folder.config import DefaultPoint, EarlyExitConfig
+from fastbert.folder.followed import Followed
 from fastbert.head_shapes import PaperHead, QueryHead
-from fastbert.report.card import write_card
+from fastbert.report.card import quality_name, write_card
 from fastbert.tasks.single_label import SingleLabel
 
 STAGE = {
@@ -105,6 +106,28 @@ def test_it_says_what_was_measured_and_where_the_default_comes_from(
     assert measured in text
     assert "The default, **max_drop=0.02**, has a threshold for each student" in text
     assert f"chosen {chosen}" in text
+
+
+def test_another_model_that_taught_it_is_named_with_what_is_kept_and_saved(
+    tmp_path: Path,
+) -> None:
+    followed = Followed("big-model", 1_234, 0.991, 0.9955, 2e9, 12.6e9)
+    stages = {"teacher": {"settings": STAGE}, "exits": {"settings": STAGE}}
+    taught = {"texts": "t.csv", "model": "someone/encoder", "scheme": "into", "stages": stages}
+    config = replace(DISTILLED, training=taught | followed.told())
+    text = card(tmp_path, config)
+    assert "1,234 texts held out of the file it was taught on" in text
+    assert "The default keeps 99.10% of the answers of big-model at 6.30x fewer FLOPs" in text
+    assert "with every layer it keeps 99.55%" in text
+    assert "| setting | agreement | macro F1 |" in text
+    assert "Taught by the answers of big-model, which takes 12.6 GFLOPs for a text where" in text
+    assert "taken as they were" not in text
+    assert "Learning of the last exit: 3 epochs" in text
+    assert quality_name(config) == "agreement with big-model"
+    unknown = replace(followed, teacher_flops=None)
+    text = card(tmp_path, replace(config, training=taught | unknown.told()))
+    assert "keeps 99.10% of the answers of big-model, on 1,234 texts" in text
+    assert "Taught by the answers of big-model, without labels" in text
 
 
 def test_the_settings_are_listed(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ class AnsweredRows:
         task: What is answered.
         measure: How doubtful an answer is.
         times: How long the parts of the model take, where it was measured.
+        truth_from: The name of another model whose answers the truth is; None where it is labels.
     """
 
     recorded: RecordedExits
@@ -74,6 +75,7 @@ class AnsweredRows:
     task: Task
     measure: Measure
     times: PartTimes | None = None
+    truth_from: str | None = None
 
     @cached_property
     def doubts(self) -> Float[np.ndarray, "students rows"]:

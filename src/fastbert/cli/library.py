@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fastbert.demo import run_demo
     from fastbert.evaluation import drift_of, evaluate, part_times
     from fastbert.export.export import export_model
+    from fastbert.folder.followed import Followed
     from fastbert.folder.read import open_folder
     from fastbert.folder.write import refuse_what_others_share
     from fastbert.recipes.distill import distill
@@ -31,11 +32,14 @@ if TYPE_CHECKING:
     from fastbert.report.collect import collect
     from fastbert.report.page import write_report
     from fastbert.system import system_facts
+    from fastbert.training.scheme import SchemeSettings
     from fastbert.training.stage import StageSettings
 
 HOMES = {
     "Console": "rich.console",
     "FastBertClassifier": "fastbert.classifier",
+    "Followed": "fastbert.folder.followed",
+    "SchemeSettings": "fastbert.training.scheme",
     "StageSettings": "fastbert.training.stage",
     "StudentSettings": "fastbert.recipes.run",
     "bench": "fastbert.bench.run",
@@ -68,6 +72,8 @@ __all__ = [
     "HOMES",
     "Console",
     "FastBertClassifier",
+    "Followed",
+    "SchemeSettings",
     "StageSettings",
     "StudentSettings",
     "bench",

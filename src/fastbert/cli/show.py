@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastbert.bulk.files import FilePredictions
     from fastbert.classifier import FastBertClassifier
     from fastbert.folder.config import DefaultPoint
+    from fastbert.folder.followed import Followed
 
 logger = logging.getLogger(__name__)
 
@@ -29,14 +30,19 @@ def show_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
-def show_speeds(table: Sequence[Mapping[str, Any]], default: "DefaultPoint | None") -> None:
+def show_speeds(
+    table: Sequence[Mapping[str, Any]],
+    default: "DefaultPoint | None",
+    followed: "Followed | None" = None,
+) -> None:
     """Print evaluations, with a star at the default."""
-    show(library.speed_table(table, default))
+    show(library.speed_table(table, default, followed))
 
 
 def show_trained(classifier: "FastBertClassifier", output: Path) -> None:
     """Print what training came to, and what to type next."""
-    show_speeds(classifier.config.evaluation, classifier.config.default)
+    config = classifier.config
+    show_speeds(config.evaluation, config.default, library.Followed.of(config.training))
     print(f"\nNext: fastbert predict {shlex.quote(str(output))} TEXTS.csv")
 
 

@@ -15,22 +15,32 @@ from fastbert.errors import CalibrationError
 from fastbert.folder.calibration import record_facts
 from fastbert.folder.config import DefaultPoint
 from fastbert.folder.export import ExportManifest, has_export, read_manifest
+from fastbert.folder.followed import Followed
 from fastbert.folder.read import ModelFolder
 from fastbert.head_shapes import head_from_dict, in_words
 from fastbert.running import Runtime
 from fastbert.shape import config_value
 
 
-def speed_table(rows: Sequence[Mapping[str, Any]], default: DefaultPoint | None) -> Table:
+def speed_table(
+    rows: Sequence[Mapping[str, Any]],
+    default: DefaultPoint | None,
+    followed: Followed | None = None,
+) -> Table:
     """Return evaluations as a table, with a star at the default.
 
     Args:
         rows: The fields of an `Evaluation` by name.
         default: How the model answers where nobody asks for a speed or a goal.
+        followed: The model whose answers were taken to be right, where not labels were.
     """
-    caption = "* the default" if any(is_default(row, default) for row in rows) else None
+    notes = ["* the default"] if any(is_default(row, default) for row in rows) else []
+    if followed is not None:
+        notes += [f"agreement, macro F1: {followed.quality}", followed.in_words()]
+    caption = "\n".join(notes) or None
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
-    for heading in ("setting", "accuracy", "macro F1", "layers", "FLOPs", "paper", "rows/s"):
+    quality = "accuracy" if followed is None else "agreement"
+    for heading in ("setting", quality, "macro F1", "layers", "FLOPs", "paper", "rows/s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -82,7 +92,10 @@ def goal_table(calibration: Calibration, default: Goal | None = None) -> Table:
         "also beyond them"
     ]
     table = Table(box=box.SIMPLE_HEAD, caption_justify="left")
-    quality = "agreement" if calibration.truth is None else "accuracy"
+    is_agreement = calibration.truth is None or calibration.truth_from is not None
+    quality = "agreement" if is_agreement else "accuracy"
+    if calibration.truth_from is not None:
+        notes.append(f"agreement with {calibration.truth_from}")
     table.add_column("goal", no_wrap=True)
     for heading in (quality, "layers", "FLOPs", *(["ms"] if calibration.times else [])):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -194,7 +207,8 @@ def folder_tables(facts: Mapping[str, Any]) -> list[Table]:
     ]
     if facts["evaluation"]:
         default = facts["default"]
-        tables.append(speed_table(facts["evaluation"], default and DefaultPoint(**default)))
+        point = default and DefaultPoint(**default)
+        tables.append(speed_table(facts["evaluation"], point, Followed.of(facts["training"])))
     return tables
 
 

@@ -8,7 +8,7 @@ the model; it is read when it is first needed, for answers at a given speed do w
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -52,6 +52,7 @@ class CalibrationRecord:
         times_ms: How long the parts of the model took, if that was measured.
         processor: Where it was measured; None where nobody noted it.
         date: The day of the calibration.
+        truth_from: The name of another model whose answers stand for labels, where one does.
     """
 
     sha256: str
@@ -64,6 +65,12 @@ class CalibrationRecord:
     times_ms: dict[str, float] | None
     processor: str | None
     date: str
+    truth_from: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        """Return it as early_exit.json holds it; another model is named only where there is one."""
+        told = asdict(self)
+        return told if self.truth_from else {key: told[key] for key in told if key != "truth_from"}
 
 
 def record_facts(record: Mapping[str, Any]) -> dict[str, str]:
@@ -73,6 +80,8 @@ def record_facts(record: Mapping[str, Any]) -> dict[str, str]:
         record: `calibration` of early_exit.json.
     """
     labels = "labelled" if record["labeled"] else "not labelled"
+    if record.get("truth_from"):
+        labels = f"answered by {record['truth_from']}"
     facts = {
         "rows": f"{record['rows']:,} of {record['source']}, {labels}",
         "measure": record["measure"]["name"],
@@ -138,13 +147,14 @@ def add_calibration(
         times_ms=None if times is None else {part: getattr(times, part) for part in TIMED_PARTS},
         processor=None if times is None else times.processor,
         date=datetime.now(UTC).date().isoformat(),
+        truth_from=calibration.truth_from,
     )
     point = DefaultPoint(
         measure=record.measure,
         thresholds=default.thresholds,
         goal=None if default.goal is None else default.goal.as_dict(),
     )
-    return reseal(staging, replace(config, calibration=asdict(record), default=point))
+    return reseal(staging, replace(config, calibration=record.told(), default=point))
 
 
 def load_calibration(folder: ModelFolder, measure: Measure | None = None) -> Calibration:
@@ -179,6 +189,7 @@ def load_calibration(folder: ModelFolder, measure: Measure | None = None) -> Cal
         task=folder.config.task,
         measure=measure or stored_measure(folder, record.measure),
         times=_times(folder, record),
+        truth_from=record.truth_from,
         fitted=arrays.get("fitted"),
         answered_by=None if record.answered_by is None else Answerer(**record.answered_by),
     )
@@ -218,8 +229,9 @@ def read_record(folder: ModelFolder) -> CalibrationRecord:
 
 def _checked(path: Path, found: Mapping[str, Any]) -> CalibrationRecord:
     wanted = {field.name for field in fields(CalibrationRecord)}
-    for key in sorted(wanted ^ found.keys()):
-        state = "missing" if key in wanted else "unknown"
+    needed = {field.name for field in fields(CalibrationRecord) if field.default is MISSING}
+    for key in sorted((needed - found.keys()) | (found.keys() - wanted)):
+        state = "missing" if key in needed else "unknown"
         raise FolderError(f'key "calibration.{key}" is {state}', path=path)
     return CalibrationRecord(**found)
 

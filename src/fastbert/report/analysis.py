@@ -58,6 +58,7 @@ class ReportData:
         facts: Machine and versions.
         criterion_name: The criterion of the calibrated points.
         doubts: Its doubt about each row at each student, 0 certain.
+        truth_from: The name of another model whose answers the truth is; None where it is labels.
 
     Raises:
         ValueError: The parts do not belong to one model and one set of rows.
@@ -79,6 +80,7 @@ class ReportData:
     facts: Mapping[str, str] = field(default_factory=dict)
     criterion_name: str = "uncertainty"
     doubts: Float[np.ndarray, "students rows"] | None = None
+    truth_from: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit each other."""
@@ -113,6 +115,8 @@ class ReportData:
     @property
     def quality(self) -> str:
         """What the share of rows answered right has to be called."""
+        if self.truth_from is not None:
+            return f"agreement with {self.truth_from}"
         return "accuracy" if self.truth is not None else "agreement with the teacher"
 
     @cached_property

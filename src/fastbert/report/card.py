@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from fastbert.folder.config import EarlyExitConfig
+from fastbert.folder.followed import Followed
 from fastbert.folder.names import CARD_FILE, FIGURE_FILE
 from fastbert.head_shapes import in_words
 
@@ -21,6 +22,7 @@ STAGES = {
     "exits": "Training of all parts together",
     "polish": "Last training of the students",
 }
+BY_ANOTHER = {"teacher": "Learning of the last exit"}  # where it is no teacher of its own
 MOST_LABELS = 30  # that are named one by one
 _HUB_NAME = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*")
 
@@ -51,7 +53,9 @@ def write_card(folder: Path, config: EarlyExitConfig, *, split: str) -> None:
 
 
 def quality_name(config: EarlyExitConfig) -> str:
-    """Return what the column `accuracy` holds: without labels, agreement with the full model."""
+    """Return what the column `accuracy` holds: without labels, agreement with the teacher."""
+    if followed := Followed.of(config.training):
+        return followed.quality
     return "agreement with the full model" if "texts" in config.training else "accuracy"
 
 
@@ -139,7 +143,7 @@ def _measurements(config: EarlyExitConfig, split: str, figure: bool) -> str:
         "## What was measured",
         f"Measured on {measured}",
         *_told_default(config, chosen_on),
-        _table(rows),
+        _table(rows, "agreement" if Followed.of(config.training) else "accuracy"),
         "*FLOPs* compares with the full model without students; attention and real lengths count. "
         "*Paper's count* is that of the FastBERT paper. *Time* compares with speed 0 of the same "
         f"run{_timed(rows)}: batches of 32, tokenisation included, on the machine that trained "
@@ -174,6 +178,13 @@ def _setting(goal: Mapping[str, float | str]) -> str:
 def _provenance(config: EarlyExitConfig, split: str) -> tuple[str, str]:
     """Return which texts were measured on, and which chose the default."""
     texts = f"{config.evaluation[0]['rows']:,} texts"
+    if followed := Followed.of(config.training):
+        return (
+            f"{texts} held out of the file it was taught on. The answers of {followed.teacher} are "
+            "taken to be right, so *agreement* and *macro F1* compare with them. The default "
+            f"{followed.in_words()}; with every layer it keeps {followed.kept_by_every_layer:.2%}.",
+            "the same texts, which flatters a little",
+        )
     if "texts" in config.training:
         return (
             f"{texts} held out of the file it was distilled from. They have no labels, so "
@@ -188,10 +199,10 @@ def _provenance(config: EarlyExitConfig, split: str) -> tuple[str, str]:
     )
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> str:
+def _table(rows: Sequence[dict[str, Any]], quality: str) -> str:
     full = next((row for row in rows if row["speed"] == 0), None)
     lines = [
-        "| setting | accuracy | macro F1 | mean layers | FLOPs | paper's count | time |",
+        f"| setting | {quality} | macro F1 | mean layers | FLOPs | paper's count | time |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:
@@ -211,7 +222,9 @@ def _training(config: EarlyExitConfig) -> str:
     facts = []
     if rows := training.get("rows"):
         facts.append(f"- {rows[0]:,} labelled texts, {rows[1]:,} to choose epochs and thresholds")
-    if "texts" in training:
+    if followed := Followed.of(training):
+        facts.append(f"- Taught by the answers of {_told_teacher(followed)}, without labels")
+    elif "texts" in training:
         facts.append(
             "- The encoder and its last classifier were taken as they were; only students are new"
         )
@@ -234,11 +247,22 @@ def _training(config: EarlyExitConfig) -> str:
     return "## How it was trained\n\n" + "\n".join(facts) if facts else ""
 
 
+def _told_teacher(followed: Followed) -> str:
+    """Return the teacher's name and, where they are known, what both models cost."""
+    if followed.teacher_flops is None:
+        return followed.teacher
+    return (
+        f"{followed.teacher}, which takes {followed.teacher_flops / 1e9:.3g} GFLOPs for a text "
+        f"where the default takes {followed.flops / 1e9:.3g}"
+    )
+
+
 def _stages(training: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return the settings of the stages that made the model, each by what it does."""
     done = training["fallback"] if "given_up" in training else training
     if "stages" in done:
-        return {STAGES.get(name, name): each["settings"] for name, each in done["stages"].items()}
+        names = STAGES | (BY_ANOTHER if Followed.of(training) else {})
+        return {names.get(name, name): each["settings"] for name, each in done["stages"].items()}
     stages = {
         STAGES["teacher"]: training.get("fine_tuning"),
         STAGES["students"]: training.get("students", {}).get("stage"),

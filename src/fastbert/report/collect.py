@@ -65,6 +65,7 @@ def collect(
         facts=_facts(classifier),
         criterion_name="" if calibration is None else measure_to_json(rows.measure)["name"],
         doubts=None if calibration is None else rows.doubts,
+        truth_from=rows.truth_from,
     )
 
 
@@ -130,7 +131,8 @@ def _figures(point: OperatingPoint) -> dict[str, Any]:
 
 def _promises(calibration: Calibration) -> list[dict[str, Any]]:
     """Return what can be promised for each of `PROMISES`, or why it cannot."""
-    metric = "agreement" if calibration.truth is None else "accuracy"
+    is_agreement = calibration.truth is None or calibration.truth_from is not None
+    metric = "agreement" if is_agreement else "accuracy"
     promises = []
     for max_drop, confidence in PROMISES:
         asked = {"max_drop": max_drop, "metric": metric, "confidence": confidence}
