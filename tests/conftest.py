@@ -48,6 +48,7 @@ SLOWEST = (
     "tests/export/test_adaptive.py",
     "tests/report/test_page.py",
     "tests/test_replaced_folder.py",
+    "tests/recipes/test_into.py",
     "tests/recipes/test_run.py",
     "tests/recipes/test_train.py",
     "tests/test_demo.py",

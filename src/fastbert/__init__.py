@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fastbert.recipes.run import StudentSettings
     from fastbert.recipes.train import train
     from fastbert.tasks.single_label import Prediction
+    from fastbert.training.scheme import SchemeSettings
     from fastbert.training.stage import StageSettings
 
     __version__: str
@@ -48,6 +49,7 @@ _LOADED_WHEN_ASKED = {
     "PaperHead": "fastbert.head_shapes",
     "Prediction": "fastbert.tasks.single_label",
     "QueryHead": "fastbert.head_shapes",
+    "SchemeSettings": "fastbert.training.scheme",
     "StageSettings": "fastbert.training.stage",
     "StudentSettings": "fastbert.recipes.run",
     "distill": "fastbert.recipes.distill",
@@ -76,6 +78,7 @@ __all__ = [
     "PaperHead",
     "Prediction",
     "QueryHead",
+    "SchemeSettings",
     "StageSettings",
     "StudentSettings",
     "TrainingError",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastbert.cli import library
+from fastbert.cli.growing import FirstEpochs, FirstLearningRate, Growing
 from fastbert.cli.loading import quiet_transformers
 from fastbert.cli.options import (
     FILES,
@@ -121,20 +122,28 @@ def distill(
     columns: TextColumns,
     max_length: MaxLength = 128,
     heads: HeadsOption = "paper",
-    epochs: DistillEpochs = 5,
-    learning_rate: DistillLearningRate = 2e-4,
+    epochs: FirstEpochs = None,
+    learning_rate: FirstLearningRate = None,
     distilling: Distilling,
+    growing: Growing,
     steps: Steps,
     resume: Resume = False,
 ) -> None:
     """Add students to a fine-tuned classifier.
 
     They learn from its answers, so no labels are needed. At speed 0 its answers stay as they are.
+    With --into it teaches a new model on another, smaller encoder instead: first the last exit,
+    then all of them.
     """
     if str(texts) == "-":
         raise typer.BadParameter("texts are read several times, so TEXTS must be a file")
+    growing.refuse_the_other_way(distilling)
     quiet_transformers()
-    students = _students(heads, epochs, learning_rate, distilling, steps)
+    students = library.StudentSettings(heads)
+    if growing.into is None:
+        passes = 5 if epochs is None else epochs
+        rate = 2e-4 if learning_rate is None else learning_rate
+        students = _students(heads, passes, rate, distilling, steps)
     with _resumable():
         classifier = library.distill(
             checkpoint,
@@ -145,6 +154,7 @@ def distill(
             students=students,
             max_drop=distilling.max_drop,
             resume=resume,
+            **growing.options(epochs, learning_rate, steps),
         )
     show_trained(classifier, output)
 

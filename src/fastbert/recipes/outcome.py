@@ -26,12 +26,14 @@ from fastbert.exits.criteria import EntropyCriterion, ExitCriterion
 from fastbert.exits.recorded import RecordedExits
 from fastbert.folder.calibration import add_calibration
 from fastbert.folder.config import EarlyExitConfig
+from fastbert.folder.followed import Followed
 from fastbert.folder.names import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE
 from fastbert.folder.write import seal, staged_folder
 from fastbert.nn.backend import TorchBackend
 from fastbert.nn.model import FastBertModel
 from fastbert.report.card import write_card
 from fastbert.shape import ModelShape
+from fastbert.tasks.metrics import agreement
 from fastbert.tasks.task import Decisions, Task
 from fastbert.text import Text, TextTokenizer
 
@@ -59,6 +61,21 @@ class RecordedTexts:
     truth: Decisions | None
 
 
+@dataclass(frozen=True)
+class AnsweringTeacher:
+    """Another model that taught this one, and what it said about the held-out texts.
+
+    Args:
+        name: What may be published of where it lies.
+        answers: What it answered, as numbers: the right answers, where it is to be followed.
+        flops: Its mean FLOPs for one of them; None where they are not known.
+    """
+
+    name: str
+    answers: Decisions
+    flops: float | None
+
+
 def known_truth(task: Task, examples: Sequence[Example]) -> Decisions | None:
     """Return the right answers, if every text has one and the model knows it."""
     if any(example.label is None for example in examples):
@@ -79,6 +96,7 @@ def write_model(
     test: Sequence[Example] | None,
     source: str,
     default: Goal,
+    teacher: AnsweringTeacher | None = None,
 ) -> None:
     """Write a trained model as a model folder, with its default and its card.
 
@@ -92,12 +110,19 @@ def write_model(
         test: Texts to measure on, if not on those.
         source: What to call the held-out texts: a name that may be published.
         default: What shall be reached where nobody asks for a speed or a goal.
+        teacher: Another model that taught it, whose answers to the held-out texts are the truth.
     """
     task, shape = config.task, config.shape(model.teacher.config.to_dict())
     answering = Answering(TorchBackend(model), tokenizer, task.outputs, workers=1)
     dev = record_texts(answering, task, held_out)
-    calibration = _calibration(dev, task, shape)
+    if teacher is not None:
+        dev = replace(dev, truth=teacher.answers)
+    calibration = _calibration(dev, task, shape, teacher)
     point = None if calibration is None else calibration.solve(default)
+    if teacher is not None:
+        config = replace(
+            config, training=config.training | _followed(teacher, dev, task, shape, point)
+        )
     judged = dev if test is None else record_texts(answering, task, test)
     table = _table(answering, task, shape, judged, point)
     with staged_folder(output) as staging:
@@ -118,7 +143,26 @@ def record_texts(answering: Answering, task: Task, examples: Sequence[Example]) 
     return RecordedTexts(examples, recorded, lengths, known_truth(task, examples))
 
 
-def _calibration(dev: RecordedTexts, task: Task, shape: ModelShape) -> Calibration | None:
+def _followed(
+    teacher: AnsweringTeacher,
+    dev: RecordedTexts,
+    task: Task,
+    shape: ModelShape,
+    point: OperatingPoint | None,
+) -> dict[str, Any]:
+    """Return what early_exit.json tells of the teacher, and how far it is followed at what cost."""
+    every_layer = dev.recorded.replay(EntropyCriterion(0.0))
+    kept, full = (
+        agreement(task, task.decide(result.logits), teacher.answers)
+        for result in (dev.recorded.replay(point.criterion) if point else every_layer, every_layer)
+    )
+    flops = float(shape.full_flops(dev.lengths).mean()) if point is None else point.flops
+    return Followed(teacher.name, len(teacher.answers), kept, full, flops, teacher.flops).told()
+
+
+def _calibration(
+    dev: RecordedTexts, task: Task, shape: ModelShape, teacher: AnsweringTeacher | None
+) -> Calibration | None:
     """Return what the default is chosen from; None if the texts are too few to tell."""
     if len(dev.examples) < LEAST_ROWS:
         logger.warning(
@@ -128,7 +172,7 @@ def _calibration(dev: RecordedTexts, task: Task, shape: ModelShape) -> Calibrati
         return None
     truth = dev.truth
     unseen = set(task.labels) - {example.label for example in dev.examples}
-    if truth is not None and unseen:
+    if teacher is None and truth is not None and unseen:
         logger.warning(
             "%d of %d classes have no dev text, such as %s, so the default is chosen by agreement "
             "with the full model", len(unseen), len(task.labels), min(unseen),
@@ -141,6 +185,7 @@ def _calibration(dev: RecordedTexts, task: Task, shape: ModelShape) -> Calibrati
         shape,
         task,
         measure=task.default_measure,
+        truth_from=None if teacher is None else teacher.name,
         answered_by=TORCH,
     )
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 from fastbert.calibration.goal import Goal
@@ -25,7 +26,7 @@ from fastbert.nn.model import FastBertModel, PaperClassifier
 from fastbert.nn.objectives import Direction
 from fastbert.nn.teachers import save_tokenizer
 from fastbert.recipes.contents import Content
-from fastbert.recipes.outcome import write_model
+from fastbert.recipes.outcome import AnsweringTeacher, write_model
 from fastbert.recipes.run_folder import (
     TOKENIZER,
     TOKENS,
@@ -185,6 +186,7 @@ class Run:
         model: FastBertModel,
         read: dict[str, Content],
         settings: dict[str, Any],
+        teacher: Mapping[str, str] = MappingProxyType({}),
     ) -> TextTokenizer:
         """Check that the model can be saved and the run go on, and write down what it is about.
 
@@ -193,6 +195,7 @@ class Run:
             model: What will be trained.
             read: The content of each file, by the name that it has in `settings`.
             settings: What the run is about, as the model folder will tell it.
+            teacher: The hashes of another model that teaches it, `teacher` of the settings.
 
         Returns:
             The tokeniser, as serving will read it.
@@ -211,6 +214,7 @@ class Run:
                 "settings": self.settings,
                 "contents": {name: content.sha256 for name, content in read.items()},
                 "checkpoint": hashes_of(checkpoint),
+                "teacher": dict(teacher),
             }
             if self.stopped:
                 self._refuse_changes(self.stopped, now)
@@ -234,14 +238,18 @@ class Run:
                 f"{self.folder}: the stopped run had {name} {earlier}, not {path}, and what is in "
                 f"them differs; {advice}"
             )
-        changed = before["checkpoint"].items() ^ now["checkpoint"].items()
-        if changed:
-            raise TrainingError(
-                f"{self.folder}: {now['settings']['model']} is not what the stopped run began "
-                f"with, {min(changed)[0]} has changed; {advice}"
-            )
+        for hashes, name in (("checkpoint", "model"), ("teacher", "teacher")):
+            changed = before.get(hashes, {}).items() ^ now[hashes].items()
+            if changed:
+                raise TrainingError(
+                    f"{self.folder}: {now['settings'].get(name)} is not what the stopped run began "
+                    f"with, {min(changed)[0]} has changed; {advice}"
+                )
         for key, value in now["settings"].items():
-            if key not in {*now["contents"], "model"} and before["settings"].get(key) != value:
+            if (
+                key not in {*now["contents"], "model", "teacher"}
+                and before["settings"].get(key) != value
+            ):
                 raise TrainingError(
                     f"{self.folder}: the stopped run had {key} {before['settings'].get(key)}, not "
                     f"{value}; resume with the same settings, or delete it"
@@ -299,8 +307,12 @@ class Run:
         held_out: Sequence[Example],
         test: Sequence[Example] | None,
         default: Goal,
+        teacher: AnsweringTeacher | None = None,
     ) -> FastBertClassifier:
-        """Write the model folder, remove the run's, and open the model."""
+        """Write the model folder, remove the run's, and open the model.
+
+        What `write_model` takes is described there.
+        """
         source = self.settings.get("dev") or self.settings["texts"]
         write_model(
             self.output,
@@ -315,6 +327,7 @@ class Run:
             test,
             Path(source).name,  # a name that may be published
             default,
+            teacher,
         )
         remove(self.folder)
         return FastBertClassifier.from_pretrained(self.output)

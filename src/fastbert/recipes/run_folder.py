@@ -21,6 +21,7 @@ from torch import nn
 
 from fastbert.errors import FolderError, TrainingError
 from fastbert.files.disk import hash_of_file
+from fastbert.training.answers import INDEX
 
 RUN_FILE, LOCK = "run.json", "run.lock"
 MARK = "a training run of fastbert"
@@ -51,9 +52,10 @@ def claim(folder: Path) -> Iterator[None]:
 
 
 def has_begun(folder: Path) -> bool:
-    """Return whether there is work to go on with: a stage, a checkpoint or a hidden cache."""
+    """Return whether there is work to go on with: a stage, a checkpoint, a cache or answers."""
     begun = ("*.safetensors", "*/checkpoint-*", "*/index.npz")
-    return any(any((folder / STAGES).glob(name)) for name in begun)
+    answered = (folder / ANSWERS / INDEX).exists()  # by another teacher, before the first stage
+    return answered or any(any((folder / STAGES).glob(name)) for name in begun)
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
