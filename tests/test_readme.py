@@ -48,6 +48,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("prepared")
     write_csv(here / "train.csv", examples(40, seed=1))
     write_csv(here / "dev.csv", examples(20, seed=2))
+    write_csv(here / "test.csv", examples(20, seed=4))
     write_csv(here / "texts.csv", examples(30, seed=3), labelled=False)
     names = dict(enumerate(LABELS))
     models = {

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from fastbert.data.read import load_examples
     from fastbert.evaluation import Evaluation, evaluate
     from fastbert.head_shapes import MeanHead, PaperHead, QueryHead
+    from fastbert.recipes.compare import compare
+    from fastbert.recipes.contenders import Contender
     from fastbert.recipes.distill import distill
     from fastbert.recipes.run import StudentSettings
     from fastbert.recipes.train import train
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 _LOADED_WHEN_ASKED = {
     "Calibration": "fastbert.calibration.solve",
     "Columns": "fastbert.data.example",
+    "Contender": "fastbert.recipes.contenders",
     "Evaluation": "fastbert.evaluation",
     "Example": "fastbert.data.example",
     "FastBertClassifier": "fastbert.classifier",
@@ -52,6 +55,7 @@ _LOADED_WHEN_ASKED = {
     "SchemeSettings": "fastbert.training.scheme",
     "StageSettings": "fastbert.training.stage",
     "StudentSettings": "fastbert.recipes.run",
+    "compare": "fastbert.recipes.compare",
     "distill": "fastbert.recipes.distill",
     "evaluate": "fastbert.evaluation",
     "load_examples": "fastbert.data.read",
@@ -64,6 +68,7 @@ __all__ = [
     "Calibration",
     "CalibrationError",
     "Columns",
+    "Contender",
     "DataError",
     "Evaluation",
     "Example",
@@ -83,6 +88,7 @@ __all__ = [
     "StudentSettings",
     "TrainingError",
     "__version__",
+    "compare",
     "distill",
     "evaluate",
     "load_examples",

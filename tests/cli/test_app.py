@@ -11,7 +11,7 @@ from tests.cli.commands import (
     Capture,
 )
 
-COMMANDS = ["train", "distill", "evaluate", "predict", "calibrate", "inspect", "demo"]
+COMMANDS = ["train", "distill", "compare", "evaluate", "predict", "calibrate", "inspect", "demo"]
 
 
 DOCS = Path(__file__).parents[2] / "docs" / "command-line.md"
@@ -51,8 +51,8 @@ def test_without_a_command_the_help_is_shown(capsys: Capture) -> None:
 def test_the_commands_stand_in_the_order_of_their_use() -> None:
     names = [getattr(command.callback, "__name__", "") for command in app.registered_commands]
     assert names == [
-        "train", "distill", "evaluate", "predict", "calibrate", "export", "bench", "report",
-        "inspect", "demo",
+        "train", "distill", "compare", "evaluate", "predict", "calibrate", "export", "bench",
+        "report", "inspect", "demo",
     ]  # fmt: skip
 
 

@@ -97,6 +97,14 @@ def test_a_contender_becomes_what_training_it_alone_makes(
         assert weights(compared["output"] / "seed42" / name) == weights(alone["output"])
 
 
+def test_figures_table_and_all_numbers_are_written(compared: dict[str, Path]) -> None:
+    written = {path.name for path in compared["output"].iterdir() if path.is_file()}
+    assert written == {"plan.json", "comparison.json", "comparison.md", "comparison.png"}
+    table = (compared["output"] / "comparison.md").read_text("utf-8")
+    rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")]
+    assert rows == ["| contender", "| ---", "| paper", "| joint", "| plain", "| cut-2"]
+
+
 def test_seeds_have_teachers_of_their_own(files: dict[str, Path]) -> None:
     run(files, contenders=["plain"], seeds=(42, 7))
     assert facts(files, "plain", 42)["teacher"] != facts(files, "plain", 7)["teacher"]

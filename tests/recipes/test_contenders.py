@@ -4,7 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from fastbert.recipes.contenders import Contender, contender_named, shared_stage
+from fastbert.recipes.contenders import (
+    Contender,
+    contender_named,
+    contenders_named,
+    shared_stage,
+)
 from fastbert.training.scheme import SCHEMES, SchemeSettings, joint
 from fastbert.training.stage import Part, StageSettings
 
@@ -19,7 +24,7 @@ def test_every_scheme_goes_on_from_the_shared_teacher(name: str) -> None:
     shared = shared_stage(SETTINGS, seed=7)
     contender = contender_named(name, SETTINGS, "queries").settled(SETTINGS, 7)
     assert contender.begins_with(shared)
-    assert contender.trains_students
+    assert contender.has_students
     assert contender.heads == "queries"
     assert not contender.settled(SETTINGS, 8).begins_with(shared)
     assert not replace(contender, layers=2).begins_with(shared)
@@ -40,10 +45,18 @@ def test_plain_and_a_shorter_body_have_the_epochs_in_which_the_encoder_learns() 
         [stage] = contender.stages.stages
         assert stage.settings.epochs == 2 + 5
         assert stage.trains == {Part.BACKBONE, Part.TEACHER}
-        assert not contender.trains_students
+        assert not contender.has_students
         assert not contender.begins_with(shared_stage(SETTINGS, 1))
     assert contender.layers == 3
     assert stage.taught
+
+
+def test_each_scheme_is_named_with_each_of_the_heads_and_what_has_none_once() -> None:
+    found = contenders_named(["paper", "plain", "cut-2"], SETTINGS, ["queries/8", "paper:3, mean"])
+    names = ["paper+queries-8", "paper+paper.3_mean", "plain", "cut-2"]
+    assert [one.name for one in found] == names
+    assert [one.heads for one in found[:2]] == ["queries/8", "paper:3, mean"]
+    assert [one.name for one in contenders_named(["joint"], SETTINGS, ["mean"])] == ["joint"]
 
 
 def test_a_name_of_none_is_refused() -> None:

@@ -6,6 +6,7 @@ import typer
 
 import fastbert as package
 from fastbert.cli.answering import calibrate, evaluate, predict
+from fastbert.cli.comparing import compare
 from fastbert.cli.learning import demo, distill, train
 from fastbert.cli.shipping import bench, export, inspect, report
 
@@ -39,6 +40,6 @@ def fastbert(
 
 
 for command in (
-    train, distill, evaluate, predict, calibrate, export, bench, report, inspect, demo
+    train, distill, compare, evaluate, predict, calibrate, export, bench, report, inspect, demo
 ):  # fmt: skip
     app.command()(command)

@@ -82,7 +82,7 @@ def train(
     """
     quiet_transformers()
     students = _students(heads, distill_epochs, distill_learning_rate, distilling, steps)
-    with _resumable():
+    with resumable():
         classifier = library.train(
             texts,
             dev=dev,
@@ -93,7 +93,7 @@ def train(
             columns=columns.columns(),
             max_length=max_length,
             teacher_head=teacher_head,
-            fine_tuning=_stage(epochs, learning_rate, steps),
+            fine_tuning=stage_of(epochs, learning_rate, steps),
             label_smoothing=label_smoothing,
             students=students,
             scheme=scheme,
@@ -144,7 +144,7 @@ def distill(
         passes = 5 if epochs is None else epochs
         rate = 2e-4 if learning_rate is None else learning_rate
         students = _students(heads, passes, rate, distilling, steps)
-    with _resumable():
+    with resumable():
         classifier = library.distill(
             checkpoint,
             texts,
@@ -190,7 +190,7 @@ def demo(
     It takes minutes and needs no data: real texts and weights come with `fastbert-kit[demo]`.
     """
     quiet_transformers()
-    with _resumable("fastbert demo"):
+    with resumable("fastbert demo"):
         library.run_demo(output, model=model, data=data, columns=columns.columns(), seed=seed)
 
 
@@ -203,13 +203,14 @@ def _students(
 ) -> "StudentSettings":
     return library.StudentSettings(
         heads,
-        _stage(epochs, learning_rate, steps),
+        stage_of(epochs, learning_rate, steps),
         distilling.kl,
         distilling.cache_hidden_states,
     )
 
 
-def _stage(epochs: int, learning_rate: float, steps: Steps) -> "StageSettings":
+def stage_of(epochs: int, learning_rate: float, steps: Steps) -> "StageSettings":
+    """Return the settings of a stage."""
     settings = library.StageSettings(
         epochs,
         learning_rate,
@@ -222,7 +223,8 @@ def _stage(epochs: int, learning_rate: float, steps: Steps) -> "StageSettings":
 
 
 @contextmanager
-def _resumable(how: str = "the same command with --resume") -> Iterator[None]:
+def resumable(how: str = "the same command with --resume") -> Iterator[None]:
+    """Say after ^C how a command goes on."""
     try:
         yield
     except KeyboardInterrupt as error:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fastbert.bulk.files import predict_file, refuse_bad_place
     from fastbert.classifier import FastBertClassifier
     from fastbert.cli.tables import (
+        comparison_table,
         folder_facts,
         folder_tables,
         goal_table,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from fastbert.folder.followed import Followed
     from fastbert.folder.read import open_folder
     from fastbert.folder.write import refuse_what_others_share
+    from fastbert.recipes.compare import compare
+    from fastbert.recipes.contenders import contenders_named
     from fastbert.recipes.distill import distill
     from fastbert.recipes.run import StudentSettings
     from fastbert.recipes.train import train
@@ -45,6 +48,9 @@ HOMES = {
     "bench": "fastbert.bench.run",
     "bench_tables": "fastbert.bench.tables",
     "collect": "fastbert.report.collect",
+    "compare": "fastbert.recipes.compare",
+    "comparison_table": "fastbert.cli.tables",
+    "contenders_named": "fastbert.recipes.contenders",
     "distill": "fastbert.recipes.distill",
     "drift_of": "fastbert.evaluation",
     "enable_progress_bars": "huggingface_hub.utils.tqdm",
@@ -79,6 +85,9 @@ __all__ = [
     "bench",
     "bench_tables",
     "collect",
+    "compare",
+    "comparison_table",
+    "contenders_named",
     "distill",
     "drift_of",
     "enable_progress_bars",

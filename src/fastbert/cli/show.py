@@ -25,6 +25,14 @@ def show(*tables: Any) -> None:
     library.Console(highlight=False).print(*tables)
 
 
+def show_wide(table: Any) -> None:
+    """Print a table whose cells must stay whole, if need be beyond the width of the terminal."""
+    console = library.Console(highlight=False)
+    table.width = console.measure(table, options=console.options.update(max_width=1_000)).maximum
+    console.width = max(console.width, table.width)
+    console.print(table)
+
+
 def show_json(value: Any) -> None:
     """Print a value as JSON."""
     print(json.dumps(value, ensure_ascii=False, indent=2))

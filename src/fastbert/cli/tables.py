@@ -18,6 +18,7 @@ from fastbert.folder.export import ExportManifest, has_export, read_manifest
 from fastbert.folder.followed import Followed
 from fastbert.folder.read import ModelFolder
 from fastbert.head_shapes import head_from_dict, in_words
+from fastbert.report.comparison_table import caption, cells, headings
 from fastbert.running import Runtime
 from fastbert.shape import config_value
 
@@ -52,6 +53,20 @@ def speed_table(
             f"{row['speedup_paper']:.2f}x",
             f"{row['rows_per_second']:,.0f}",
         )
+    return table
+
+
+def comparison_table(found: Mapping[str, Any]) -> Table:
+    """Return a comparison as a table.
+
+    Args:
+        found: What `Comparison.as_dict` gave.
+    """
+    table = Table(box=box.SIMPLE_HEAD, caption=caption(found), caption_justify="left")
+    for number, heading in enumerate(headings(found)):
+        table.add_column(heading, justify="left" if number < 2 else "right", no_wrap=True)
+    for row in cells(found):
+        table.add_row(*row)
     return table
 
 

@@ -28,6 +28,7 @@ from fastbert.nn.model import FastBertModel
 from fastbert.nn.teachers import teacher_to_train
 from fastbert.recipes.comparison import folder_of
 from fastbert.recipes.contenders import TEACHER, Contender, shared_stage
+from fastbert.recipes.forecast import announce_all
 from fastbert.recipes.outcome import record_texts
 from fastbert.recipes.records import is_recorded, read_facts, write_record
 from fastbert.recipes.run import Run, config_of
@@ -96,7 +97,7 @@ class Arena:
         if not left and is_recorded(folder, TEACHER):
             return
         with Run.open(folder / TEACHER, resume=True) as run:
-            teacher = SharedTeacher(self, run, seed)
+            teacher = SharedTeacher(self, run, seed, left)
             for contender in left:
                 self._train(contender, seed, teacher)
 
@@ -129,7 +130,7 @@ class Arena:
                 "teacher": teacher.sha256,
                 **training_facts(run, learned, scheme, time.perf_counter() - start),
             }
-            self.record(place, contender.name, facts, model, tokenizer, contender.trains_students)
+            self.record(place, contender.name, facts, model, tokenizer, contender.has_students)
             if self.keep_models:
                 run.finish(model, tokenizer, learned, self.files.dev, self.files.test, DEFAULT_GOAL)
             else:
@@ -175,8 +176,15 @@ class Arena:
 class SharedTeacher:
     """The first stage of a seed, trained once, and what it answers."""
 
-    def __init__(self, arena: Arena, run: Run, seed: int) -> None:
-        """Train it, or load it if it is finished, and record what it answers."""
+    def __init__(self, arena: Arena, run: Run, seed: int, left: Sequence[Contender]) -> None:
+        """Train it, or load it if it is finished, and record what it answers.
+
+        Args:
+            arena: Where.
+            run: Its own.
+            seed: Its seed.
+            left: What goes on from it, to say before how long all will take.
+        """
         stage = shared_stage(arena.settings, seed)
         scheme = run.settle(Scheme(TEACHER, "the first stage of all schemes", (stage,)))
         set_seed(seed)
@@ -186,6 +194,13 @@ class SharedTeacher:
         self.run, self.stage, self.model = run, scheme.stages[0], model
         self.tokenizer = run.begin(arena.model, model, arena.files.contents, settings)
         self.texts: TrainingTexts = arena.files.tokenised(run, self.tokenizer)
+        announce_all(
+            f"seed {seed}",
+            scheme,
+            {one.name: one.stages.stages[one.begins_with(stage) :] for one in left},
+            model,
+            self.texts,
+        )
         start = time.perf_counter()
         learned = run.train(scheme, model, self.tokenizer, self.texts)
         self.kept = KeptStage(run.folder, stage.name)

@@ -8,12 +8,9 @@ seeds and measures. Test is read when all is trained, and chooses nothing.
 import json
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from tqdm.auto import tqdm
 
 from fastbert.bench.machine import machine
 from fastbert.calibration.choose import measure_to_calibrate
@@ -29,10 +26,12 @@ from fastbert.recipes.comparison import Comparison, judge_records
 from fastbert.recipes.contenders import Contender, contender_named, shared_stage
 from fastbert.recipes.contents import refuse_files_inside
 from fastbert.recipes.train import LabelledFiles
+from fastbert.report.comparison_table import markdown
 from fastbert.training.scheme import SchemeSettings, told
 from fastbert.training.stage import refuse_several_devices
 
-PLAN, COMPARISON = "plan.json", "comparison.json"
+PLAN = "plan.json"
+COMPARISON, TABLE, FIGURE = "comparison.json", "comparison.md", "comparison.png"
 MARK = "a comparison of fastbert"
 CONTENDERS = ("paper", "joint", "exit-aware")
 
@@ -107,7 +106,6 @@ def compare(
     _begin(output, before, plan)
     for seed, ready in by_seed.items():
         arena.refuse_changed(ready, seed)
-    _announce(names, seeds, measures, files)
     for seed, ready in by_seed.items():
         arena.train(ready, seed)
     told_with_it = plan["settings"] | {
@@ -121,8 +119,20 @@ def compare(
 
 
 def write_comparison(output: Path, found: Comparison) -> None:
-    """Write what a comparison found: all figures."""
-    _write_json(output / COMPARISON, found.as_dict())
+    """Write what a comparison found: all figures, the table, and the figure if it can be drawn."""
+    told = found.as_dict()
+    with whole_file(output / TABLE) as file:
+        file.write(markdown(told).encode())
+    try:
+        from fastbert.report.compared import comparison_png
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            raise
+        logger.warning("%s is left out: it takes pip install 'fastbert-kit[report]'", FIGURE)
+    else:
+        with whole_file(output / FIGURE) as file:
+            file.write(comparison_png(told))
+    _write_json(output / COMPARISON, told)
 
 
 def _refuse_bad(
@@ -218,19 +228,6 @@ def _begin(output: Path, before: dict[str, Any] | None, plan: dict[str, Any]) ->
                 f"{output}: it began with {key} {before['settings'][key]}, not "
                 f"{plan['settings'][key]}; {advice}"
             )
-
-
-def _announce(
-    names: Sequence[str], seeds: Sequence[int], measures: Sequence[str], files: LabelledFiles
-) -> None:
-    """Say on standard error what will be done."""
-    count = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
-    tqdm.write(
-        f"plan: {', '.join(names)}; with {count} each, from one teacher a seed; "
-        f"{len(files.train):,} texts to learn from, {len(files.dev):,} of dev, "
-        f"{len(files.test or []):,} of test; {', '.join(measures)}",
-        file=sys.stderr,
-    )
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -5,6 +5,7 @@ Any other begins with the pretrained encoder; if its first stage is taught, that
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,7 +74,7 @@ class Contender:
         return self.scheme
 
     @property
-    def trains_students(self) -> bool:
+    def has_students(self) -> bool:
         """Whether its students learn, so that their answers count."""
         return any(stage.asks_students for stage in self.stages.stages)
 
@@ -112,6 +113,26 @@ def contender_named(
     return Contender(name, scheme_named(name, settings), heads)
 
 
+def contenders_named(
+    names: Sequence[str], settings: SchemeSettings, heads: Sequence[str]
+) -> list[Contender]:
+    """Return the contenders of names, each scheme with each of the heads.
+
+    Raises:
+        ValueError: There is none of a name, or heads are no spelling.
+    """
+    found = []
+    for name in names:
+        for spelling in heads:
+            one = contender_named(name, settings, spelling)
+            if not one.has_students:
+                found.append(one)
+                break
+            alone = len(heads) == 1
+            found.append(one if alone else replace(one, name=f"{name}+{_as_name(spelling)}"))
+    return found
+
+
 def shared_stage(settings: SchemeSettings, seed: int) -> Stage:
     """Return the first stage of the schemes, which a comparison trains once for each seed."""
     return with_seed(paper(settings), seed).stages[0]
@@ -147,6 +168,11 @@ def shortened(settings: SchemeSettings = DEFAULTS) -> Scheme:
 def with_seed(scheme: Scheme, seed: int) -> Scheme:
     """Return a scheme with the same seed in all its stages."""
     return scheme.map_settings(lambda stage: replace(stage.settings, seed=seed))
+
+
+def _as_name(heads: str) -> str:
+    """Return a spelling of heads as part of a file's name: `paper:3,queries/8` has none of it."""
+    return heads.replace(" ", "").replace(",", "_").replace(":", ".").replace("/", "-")
 
 
 def _whole_budget(settings: SchemeSettings) -> StageSettings:

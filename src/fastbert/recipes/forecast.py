@@ -8,6 +8,7 @@ one. Neither weights nor random numbers are touched, so a forecast changes no re
 import math
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,13 +47,43 @@ class Forecast:
         )
         return (
             f"plan: scheme {self.scheme}: {each}; {self.tokens:.0f} tokens a text; "
-            f"about {in_words(self.seconds)} on this machine"
+            f"about {_shown(self.seconds)} on this machine"
         )
 
 
 def announce(scheme: Scheme, model: FastBertModel, texts: TrainingTexts) -> None:
     """Say on standard error what will be done, and about how long it takes."""
     tqdm.write(str(forecast(scheme, model, texts)), file=sys.stderr)
+
+
+def announce_all(
+    what: str,
+    first: Scheme,
+    further: Mapping[str, Sequence[Stage]],
+    model: FastBertModel,
+    texts: TrainingTexts,
+) -> None:
+    """Say what will be done where several go on from one teacher.
+
+    Args:
+        what: Of which part.
+        first: What all go on from.
+        further: The stages of each, after that, by its name.
+        model: The model, with its first weights.
+        texts: What is learned from.
+    """
+    every = [*first.stages, *(stage for stages in further.values() for stage in stages)]
+    passes = sum(forward_passes(stage, texts) for stage in every)
+    seconds = passes * _seconds_of_a_row(model, texts, first.stages[0].settings)
+    told = [
+        f"{name} ({', '.join(f'{stage.name} {stage.settings.epochs}' for stage in stages)})"
+        for name, stages in {first.name: first.stages, **further}.items()
+    ]
+    tqdm.write(
+        f"plan: {what}: epochs of {', '.join(told)}; {len(texts.train):,} texts; "
+        f"about {_shown(seconds)} on this machine",
+        file=sys.stderr,
+    )
 
 
 def forecast(scheme: Scheme, model: FastBertModel, texts: TrainingTexts) -> Forecast:
@@ -67,7 +98,7 @@ def forecast(scheme: Scheme, model: FastBertModel, texts: TrainingTexts) -> Fore
     passes = sum(forward_passes(stage, texts) for stage in scheme.stages)
     if any(stage.taught for stage in scheme.stages):
         passes += len(texts.train) + _rows_of_dev(texts)  # the fixed teacher's answers
-    seconds = passes * seconds_of_a_row(model, texts, scheme.stages[0].settings)
+    seconds = passes * _seconds_of_a_row(model, texts, scheme.stages[0].settings)
     stages = tuple(
         (stage.name, stage.settings.epochs, _rows_of_epoch(stage, texts)) for stage in scheme.stages
     )
@@ -94,7 +125,7 @@ def _rows_of_dev(texts: TrainingTexts) -> int:
 
 
 @torch.no_grad()
-def seconds_of_a_row(model: FastBertModel, texts: TrainingTexts, settings: StageSettings) -> float:
+def _seconds_of_a_row(model: FastBertModel, texts: TrainingTexts, settings: StageSettings) -> float:
     """Return how long a text of the mean length takes in a batch; the second one is timed."""
     length = max(1, round(float(texts.train.lengths().mean())))
     rows = settings.batch_size
@@ -112,7 +143,7 @@ def seconds_of_a_row(model: FastBertModel, texts: TrainingTexts, settings: Stage
     return seconds / rows
 
 
-def in_words(seconds: float) -> str:
+def _shown(seconds: float) -> str:
     """Return a time in the largest unit that leaves two digits."""
     for unit, size in (("h", 3_600), ("min", 60)):
         if seconds >= 1.5 * size:

@@ -1,0 +1,45 @@
+"""The figure of a comparison: every name, means over the seeds, labels that do not overlap."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from fastbert.report.compared import comparison_png, draw, series_of, spread
+from tests.report.comparisons import made_up
+
+
+def test_the_figure_names_every_contender_and_draws_its_line() -> None:
+    figure = draw(made_up(), "accuracy")
+    axes, names = figure.axes
+    written = [text.get_text() for each in (axes, names) for text in each.texts]
+    assert [text for text in written if text] == ["cut-6", "joint, entropy", "joint, margin"]
+    assert axes.get_title(loc="left") == "accuracy kept, of the full model's on test"
+    assert comparison_png(made_up()).startswith(b"\x89PNG")
+
+
+def test_a_line_is_the_mean_of_the_seeds_and_ends_where_one_does() -> None:
+    entropy, _, cut = series_of(made_up())
+    assert (entropy.speedups[0], entropy.speedups[-1]) == (1.0, pytest.approx(3.0))
+    assert entropy.kept[0] == pytest.approx(100)
+    # At 3 the first seed is on its way from 100 to 90 %, by the logarithm, the other at 90.
+    first = 100 - 10 * np.log(3) / np.log(4)
+    assert entropy.kept[-1] == pytest.approx((first + 90) / 2)
+    assert entropy.marked == (2.0,) or entropy.marked == (2.0, 3.0)
+    assert (cut.speedups.tolist(), cut.kept.tolist(), cut.marked) == ([2.0], [90.0], (2.0,))
+
+
+def test_one_measure_is_not_named() -> None:
+    found = made_up()
+    found["summary"] = [found["summary"][0], found["summary"][2]]
+    assert [line.label for line in series_of(found)] == ["joint", "cut-6"]
+
+
+def test_labels_keep_their_order_and_distance_and_stay_where_there_is_room() -> None:
+    places = [0.5, 0.52, 0.9, 0.51, 0.1]
+    moved = spread(places, 0.05)
+    order = np.argsort(places, kind="stable")
+    gaps = [later - earlier for earlier, later in pairwise(np.array(moved)[order])]
+    assert min(gaps) == pytest.approx(0.05)
+    assert (moved[2], moved[4]) == (0.9, 0.1)
+    assert np.mean([moved[0], moved[1], moved[3]]) == pytest.approx(0.51)
