@@ -9,6 +9,7 @@ import subprocess
 import sysconfig
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,12 +52,15 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_csv(here / "test.csv", examples(20, seed=4))
     write_csv(here / "texts.csv", examples(30, seed=3), labelled=False)
     names = dict(enumerate(LABELS))
-    labels = {"id2label": names, "label2id": {label: number for number, label in names.items()}}
+    named: dict[str, Any] = {
+        "id2label": names,
+        "label2id": {label: number for number, label in names.items()},
+    }
     models = {
         "my-encoder": tiny_encoder("bert", max_position_embeddings=130),
         "my-small-encoder": tiny_encoder("distilbert", max_position_embeddings=130),
-        "my-classifier": tiny_classifier("bert", max_position_embeddings=130, **labels),
-        "my-large-classifier": tiny_classifier("electra", max_position_embeddings=130, **labels),
+        "my-classifier": tiny_classifier("bert", max_position_embeddings=130, **named),
+        "my-large-classifier": tiny_classifier("electra", max_position_embeddings=130, **named),
     }
     for name, model in models.items():
         model.save_pretrained(here / name)
