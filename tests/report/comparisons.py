@@ -53,3 +53,33 @@ def row(
         "retained": {"0.99": 1.5, "0.98": None},
         "area": area,
     }
+
+
+def timed() -> dict[str, Any]:
+    """Return the same with times, of settings that some have and some have not."""
+    full, faster = taken(40.0, 1.0, 1.0, 1.0), taken(20.0, 2.0, 1.6, 0.97)
+    best = taken(16.0, 2.5, 1.9, 0.94)
+    slower = taken(41.0, 0.9, 0.8, 1.01)
+    settings = [
+        {"full": full, "default": faster, "2": faster, "3": best, "4": None},
+        {"full": full, "default": slower, "2": faster, "3": None, "4": None},
+        {"full": best, "default": best, "2": best, "3": None, "4": None},
+    ]
+    found = made_up()
+    rows = [
+        {"contender": row["contender"], "measure": row["measure"], "settings": of_it}
+        for row, of_it in zip(found["summary"], settings, strict=True)
+    ]
+    times = {"full": "plain", "threads": 1, "batch_size": 32, "summary": rows}
+    return found | {"times": times}
+
+
+def taken(ms: float, alone: float, bulk: float, retention: float) -> dict[str, float]:
+    """Return what a setting takes."""
+    return {
+        "alone_ms": ms,
+        "bulk_ms": ms / 4,
+        "alone_faster": alone,
+        "bulk_faster": bulk,
+        "retention": retention,
+    }

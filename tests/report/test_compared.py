@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fastbert.report.compared import comparison_png, draw, series_of, spread
-from tests.report.comparisons import made_up
+from fastbert.report.compared import comparison_png, draw, series_of, spread, timed_series_of
+from tests.report.comparisons import made_up, timed
 
 
 def test_the_figure_names_every_contender_and_draws_its_line() -> None:
@@ -43,3 +43,20 @@ def test_labels_keep_their_order_and_distance_and_stay_where_there_is_room() -> 
     assert min(gaps) == pytest.approx(0.05)
     assert (moved[2], moved[4]) == (0.9, 0.1)
     assert np.mean([moved[0], moved[1], moved[3]]) == pytest.approx(0.51)
+
+
+def test_measured_times_have_a_panel_of_their_own_with_all_names() -> None:
+    figure = draw(timed(), "accuracy")
+    [_, _, axes, names] = figure.axes
+    written = {text.get_text() for each in (axes, names) for text in each.texts}
+    assert written - {""} == {"cut-6", "joint, entropy", "joint, margin"}
+    assert axes.get_xlabel() == "times faster than the full model, measured"
+    assert axes.get_xlim()[0] < 0.9  # what is slower than the full model is seen too
+    assert comparison_png(timed()).startswith(b"\x89PNG")
+
+
+def test_a_timed_line_goes_from_slow_to_fast_through_what_was_measured() -> None:
+    entropy, margin, cut = timed_series_of(timed())
+    assert (entropy.speedups.tolist(), entropy.kept.tolist()) == ([1, 2, 2.5], [100, 97, 94])
+    assert (margin.speedups.tolist(), margin.kept.tolist()) == ([0.9, 1, 2], [101, 100, 97])
+    assert (cut.label, cut.speedups.tolist(), cut.marked) == ("cut-6", [2.5], (2.5,))

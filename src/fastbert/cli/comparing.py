@@ -57,6 +57,14 @@ KeepModels = Annotated[
         "--keep-models", help="Write the model folder of each too.", rich_help_panel=FILES
     ),
 ]
+Time = Annotated[
+    bool,
+    typer.Option(
+        "--time",
+        help="Measure how long each takes too, after all training; keeps the models.",
+        rich_help_panel=COMPARED,
+    ),
+]
 ResumeOrAdd = Annotated[
     bool,
     typer.Option(
@@ -119,6 +127,7 @@ class Compared:
     measures: Measures = "max-probability"
     seeds: Seeds = "42"
     reference: Reference = None
+    time: Time = False
 
 
 @with_groups
@@ -172,6 +181,7 @@ def compare(
             columns=columns.columns(),
             max_length=max_length,
             keep_models=keep_models,
+            time=compared.time,
             resume=resume,
         )
     show_wide(library.comparison_table(found.as_dict()))

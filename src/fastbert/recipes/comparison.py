@@ -108,6 +108,7 @@ class Comparison:
         yardsticks: By seed.
         judged: Each contender with each measure and seed.
         summary: The same as means over the seeds, in the order of the contenders.
+        times: What was measured by the clock, in the order of the summary; None for nothing.
     """
 
     settings: dict[str, Any]
@@ -116,6 +117,7 @@ class Comparison:
     yardsticks: Mapping[int, Yardstick]
     judged: tuple[Judged, ...]
     summary: tuple[Summary, ...]
+    times: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as JSON takes it."""
@@ -126,6 +128,7 @@ class Comparison:
             "yardsticks": {str(seed): asdict(one) for seed, one in self.yardsticks.items()},
             "summary": [one.as_dict() for one in self.summary],
             "seeds": [one.as_dict() for one in self.judged],
+            **({"times": self.times} if self.times else {}),
         }
 
 

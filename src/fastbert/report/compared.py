@@ -61,16 +61,21 @@ def draw(found: Mapping[str, Any], quality: str, width: float = WIDE) -> Figure:
         quality: What is kept of the full model.
         width: In inches.
     """
-    lines = list(series_of(found))
-    height = 1.9 + max(2.4, 0.2 * len(lines))
+    panels = [(list(series_of(found)), "times fewer FLOPs than the full model")]
+    if "times" in found:
+        panels.append((list(timed_series_of(found)), "times faster than the full model, measured"))
+    height = len(panels) * (1.9 + max(2.4, 0.2 * len(panels[0][0])))
     figure = Figure(figsize=(width, height), layout="constrained")
-    [axes, names] = figure.subplots(1, 2, width_ratios=[3.6, 1.0], squeeze=False)[0]
-    _limit(axes, lines)
-    for number, line in enumerate(lines):
-        _draw_line(axes, line, number)
-    _name_ends(axes, names, lines)
-    axes.set_title(f"{quality} kept, of the full model's on test", loc="left")
-    axes.set_xlabel("times fewer FLOPs than the full model")
+    grid = figure.subplots(len(panels), 2, width_ratios=[3.6, 1.0], squeeze=False)
+    for (axes, names), (lines, label) in zip(grid, panels, strict=True):
+        _limit(axes, lines)
+        for number, line in enumerate(lines):
+            _draw_line(axes, line, number)
+        _name_ends(axes, names, lines)
+        axes.set_title(f"{quality} kept, of the full model's on test", loc="left")
+        axes.set_xlabel(label)
+    if "times" in found:
+        grid[1][0].set_title(f"{quality} kept, one text at a time by the clock", loc="left")
     return figure
 
 
@@ -103,6 +108,22 @@ def series_of(found: Mapping[str, Any]) -> Iterator[Series]:
         yield Series(label, grid, kept, tuple(marked) if len(grid) > 1 else (float(first),))
 
 
+def timed_series_of(found: Mapping[str, Any]) -> Iterator[Series]:
+    """Yield what was kept at which measured speed-up, in the order of the summary.
+
+    Of settings that are equally fast the best is drawn.
+    """
+    for line, row in zip(series_of(found), found["times"]["summary"], strict=True):
+        taken = [one for one in row["settings"].values() if one is not None]
+        kept: dict[float, float] = {}
+        for one in taken:
+            faster, share = one["alone_faster"], 100 * one["retention"]
+            kept[faster] = max(share, kept.get(faster, share))
+        rising = sorted(kept)
+        shares = np.array([kept[faster] for faster in rising])
+        yield Series(line.label, np.array(rising), shares, tuple(rising))
+
+
 def _limit(axes: Axes, lines: Sequence[Series]) -> None:
     """Choose the part that is shown, and its ticks."""
     right = min(SHOWN_TO, max(6.6, *(line.speedups[-1] * 1.05 for line in lines)))
@@ -110,7 +131,7 @@ def _limit(axes: Axes, lines: Sequence[Series]) -> None:
     bottom, top = max(float(seen.min()), LEAST_KEPT), max(float(seen.max()), 100.0)
     room = 0.05 * max(top - bottom, 2.0)
     axes.set_xscale("log")
-    axes.set_xlim(0.96, right)
+    axes.set_xlim(min(0.96, *(line.speedups[0] / 1.04 for line in lines)), right)
     axes.set_ylim(bottom - room, top + room)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_locator(FixedLocator(TICKS))

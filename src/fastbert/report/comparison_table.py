@@ -23,12 +23,17 @@ def headings(found: Mapping[str, Any]) -> list[str]:
         "area",
         "default",
         "drop",
+        *(_time_headings(found) if "times" in found else []),
     ]
 
 
 def cells(found: Mapping[str, Any]) -> list[list[str]]:
     """Return a row for each contender and measure."""
-    return [_cells(row) for row in found["summary"]]
+    rows = [_cells(row) for row in found["summary"]]
+    if "times" not in found:
+        return rows
+    times = found["times"]["summary"]
+    return [row + _time_cells(one["settings"]) for row, one in zip(rows, times, strict=True)]
 
 
 def caption(found: Mapping[str, Any]) -> str:
@@ -44,6 +49,7 @@ def caption(found: Mapping[str, Any]) -> str:
         f"two standard errors, {TIE} neither. S99: the most times fewer FLOPs that keep 99 %. "
         "Area: what is kept, as the mean from 1.5 to 6 times fewer FLOPs. Default: times fewer "
         "FLOPs for a drop of at most 0.5 points on dev, and the drop on test, in points."
+        f"{_time_caption(found['times']) if 'times' in found else ''}"
     )
 
 
@@ -67,6 +73,39 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         _times(row["default_speedup"]),
         _points(row["default_drop"]),
     ]
+
+
+def _time_headings(found: Mapping[str, Any]) -> list[str]:
+    settings = found["times"]["summary"][0]["settings"]
+    return ["ms", *(f"t {_setting(name)}" for name in settings if name != "full")]
+
+
+def _setting(name: str) -> str:
+    return name if name == "default" else f"{name}x"
+
+
+def _time_cells(settings: Mapping[str, Any]) -> list[str]:
+    full = settings["full"]
+    return [
+        f"{full['alone_ms']:.2f} / {full['bulk_ms']:.2f}",
+        *(_faster(taken) for name, taken in settings.items() if name != "full"),
+    ]
+
+
+def _faster(taken: Mapping[str, float] | None) -> str:
+    if taken is None:
+        return NOTHING
+    return f"{taken['alone_faster']:.2f}x / {taken['bulk_faster']:.2f}x"
+
+
+def _time_caption(times: Mapping[str, Any]) -> str:
+    threads = times["threads"]
+    return (
+        f" Measured in torch on {threads} thread{'s' if threads > 1 else ''}, one text at a time / "
+        f"in batches of {times['batch_size']}: ms, milliseconds a text through all layers; "
+        f"t default, t 2x and so on, times faster than all layers of {times['full']} at the "
+        "thresholds that dev chose for the default and for at least so many times fewer FLOPs."
+    )
 
 
 def _kept(retention: float | None, versus: Mapping[str, Any] | None) -> str:
