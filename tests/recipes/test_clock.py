@@ -69,7 +69,7 @@ def entries(files: dict[str, Path]) -> list[dict[str, Any]]:
 def test_every_entry_is_timed_at_the_thresholds_of_its_setting(timed: Timed) -> None:
     files, found, turns = timed
     truth = [row.label for row in examples(ROWS, seed=3)]
-    labels = sorted(set(truth))
+    labels = sorted({str(label) for label in truth})
     by_entry = {
         (entry["contender"], tuple(entry["thresholds"])): result
         for entry, result in zip(entries(files), turns.answered, strict=True)
