@@ -11,7 +11,15 @@ from fastbert import errors
 
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.py")]
-NEED_TORCH = {"StageSettings", "StudentSettings", "distill", "train"}
+NEED_TORCH = {
+    "Contender",
+    "SchemeSettings",
+    "StageSettings",
+    "StudentSettings",
+    "compare",
+    "distill",
+    "train",
+}
 
 
 def test_every_exported_name_can_be_imported() -> None:

@@ -59,19 +59,21 @@ def test_layers_between_the_watched_exits_are_one_segment(exported: FastBertClas
     backend = exported.backend
     assert isinstance(backend, PieceBackend)
     backend._segments.clear()
-    criterion = ThresholdCriterion(MaxProbability(), (0.0, 1e-9, 0.0))
+    criterion = ThresholdCriterion(MaxProbability(), (0.0, 1e-9, 0.0, 0.0))
     [(_, batch)] = exported.batches(exported.encode(TEXTS[:3]), 3)
     classify(backend, batch, criterion)
-    assert list(backend._segments) == [(0, 2), (2, 4)]
+    assert list(backend._segments) == [(0, 2), (2, 5)]
 
 
 def test_segments_that_are_not_in_use_make_place(exported: FastBertClassifier) -> None:
     backend = exported.backend
     assert isinstance(backend, PieceBackend)
     [(_, batch)] = exported.batches(exported.encode(TEXTS[:3]), 3)
-    for thresholds in ((1e-9, 0, 0), (0, 1e-9, 0), (0, 0, 1e-9), (1e-9, 1e-9, 1e-9), (0, 0, 0)):
-        classify(backend, batch, ThresholdCriterion(Patience(), tuple(map(float, thresholds))))
-    assert (0, 4) in backend._segments
+    watched = [*np.eye(4), np.ones(4), np.zeros(4)]  # each student alone, all, none
+    for thresholds in watched:
+        criterion = ThresholdCriterion(Patience(), tuple((1e-9 * thresholds).tolist()))
+        classify(backend, batch, criterion)
+    assert (0, 5) in backend._segments
     layers = sum(end - start for start, end in backend._segments)
     assert layers <= KEPT_LAYERS * backend.num_exits
 
