@@ -181,9 +181,11 @@ def _openvino_products(
     left: np.ndarray, right: np.ndarray, right_int8: np.ndarray, threads: int
 ) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield products with a constant; in int8 with activations quantised as they come."""
-    from openvino import Core, Model, Tensor, opset13
+    from openvino import Model, Tensor, opset13
 
-    core = Core()
+    from fastbert.runtime.openvino_core import open_core
+
+    core = open_core()
     settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
     tokens = Tensor(left)
 

@@ -122,9 +122,9 @@ def _graphs(
         runs["ONNX Runtime", "onnx", "fp32"] = lambda: _onnx_run(graph, threads)
         runs["ONNX Runtime", "onnx", "int8"] = lambda: _onnx_run(_onnx_int8(graph), threads)
     if installed("openvino", what="plain OpenVINO"):
-        from openvino import Core
+        from fastbert.runtime.openvino_core import open_core
 
-        core = Core()
+        core = open_core()
         plain = core.read_model(graph)
         runs["OpenVINO", "openvino", "fp32"] = lambda: _openvino_run(core, plain, "f32", threads)
         if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):

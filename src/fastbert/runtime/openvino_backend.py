@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import openvino
-from openvino import Core, Model, Node, Output, opset13
+from openvino import Model, Node, Output, opset13
 
 from fastbert.errors import ExportError, FolderError
 from fastbert.folder.export import Export, OpenPiece
 from fastbert.running import ANYHOW, Running
+from fastbert.runtime.openvino_core import open_core
 from fastbert.runtime.pieces import Arrays, PieceBackend
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -47,7 +48,7 @@ class OpenVinoBackend(PieceBackend):
         """
         super().__init__(export.num_layers)
         self._pieces = export.open_pieces()
-        self._core = Core()
+        self._core = open_core()
         precision = export.precision
         if precision == "bf16" and "BF16" not in self._core.get_property(
             "CPU", "OPTIMIZATION_CAPABILITIES"
@@ -177,7 +178,7 @@ def rounds_by_itself() -> bool:
     model = Model([opset13.matmul(given, halves, False, True)], [given], "product")
     settings = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP}
     try:
-        product = Core().compile_model(model, "CPU", settings)(tokens)[0]
+        product = open_core().compile_model(model, "CPU", settings)(tokens)[0]
     except RuntimeError:  # its kernels are held to older instructions: ONEDNN_MAX_CPU_ISA
         return False
     return product.shape == (1, 2) and bool((np.abs(product - 0.5) < 0.1).all())
