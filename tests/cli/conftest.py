@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fastbert import demo
 from fastbert.classifier import FastBertClassifier
 from fastbert.cli.loading import quiet_transformers
 from fastbert.cli.run import run
+from fastbert.recipes import distill as distill_recipe
+from fastbert.recipes import train as train_recipe
 from tests.cli.commands import CALIBRATION_ROWS, Trained
 from tests.tiny_data import examples, save_encoder, save_uncalibrated, write_csv
 
@@ -85,3 +89,18 @@ def calibrated(trained: Trained, dev: Path, traces: Path) -> Trained:
 def copied(trained: Trained, tmp_path: Path) -> str:
     """Return a folder of the model that a test may change; it is not calibrated."""
     return str(save_uncalibrated(Path(trained.folder), tmp_path / "copy"))
+
+
+@pytest.fixture
+def called(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Replace the work behind the commands by a note of what it was called with."""
+    noted: dict[str, Any] = {}
+
+    def note(*arguments: Any, **options: Any) -> FastBertClassifier:
+        noted.update({"arguments": arguments, **options})
+        return FastBertClassifier.from_pretrained(trained.folder)
+
+    replaced = ((train_recipe, "train"), (distill_recipe, "distill"), (demo, "run_demo"))
+    for module, name in replaced:
+        monkeypatch.setattr(module, name, note)
+    return noted

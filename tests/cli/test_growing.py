@@ -6,30 +6,15 @@ from typing import Any
 
 import pytest
 
-from fastbert.classifier import FastBertClassifier
 from fastbert.cli import growing
 from fastbert.cli.run import run
 from fastbert.data.example import Columns
-from fastbert.recipes import distill as distill_recipe
 from fastbert.recipes.run import StudentSettings
 from fastbert.training.scheme import DISTILLATION, EXITS, IMITATION, WARM_UP, SchemeSettings
-from tests.cli.commands import Capture, Trained
+from tests.cli.commands import Capture
 from tests.tiny_data import examples, save_classifier, save_encoder, write_csv
 
 COMMAND = "distill c t.csv --output o"
-
-
-@pytest.fixture
-def called(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Replace the work behind the command by a note of what it was called with."""
-    noted: dict[str, Any] = {}
-
-    def note(*arguments: Any, **options: Any) -> FastBertClassifier:
-        noted.update({"arguments": arguments, **options})
-        return FastBertClassifier.from_pretrained(trained.folder)
-
-    monkeypatch.setattr(distill_recipe, "distill", note)
-    return noted
 
 
 def test_every_option_reaches_the_library(called: dict[str, Any]) -> None:

@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from fastbert import demo
 from fastbert.classifier import FastBertClassifier
 from fastbert.cli.run import run
 from fastbert.data.example import Columns
-from fastbert.recipes import distill as distill_recipe
 from fastbert.recipes import train as train_recipe
 from fastbert.recipes.run import StudentSettings
 from fastbert.training.stage import StageSettings
@@ -37,21 +35,6 @@ def test_training_shows_epochs_the_table_and_the_next_command_and_nothing_else(
     assert last == f"Next: fastbert predict {trained.folder} TEXTS.csv"
     assert "\x1b" not in trained.stdout + trained.stderr
     assert FastBertClassifier.from_pretrained(trained.folder).labels == LABELS
-
-
-@pytest.fixture
-def called(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Replace the work behind the commands by a note of what it was called with."""
-    noted: dict[str, Any] = {}
-
-    def note(*arguments: Any, **options: Any) -> FastBertClassifier:
-        noted.update({"arguments": arguments, **options})
-        return FastBertClassifier.from_pretrained(trained.folder)
-
-    replaced = ((train_recipe, "train"), (distill_recipe, "distill"), (demo, "run_demo"))
-    for module, name in replaced:
-        monkeypatch.setattr(module, name, note)
-    return noted
 
 
 STAGE_OPTIONS = "--batch-size 7 --gradient-accumulation 3 --seed 5 --bf16 --report-to tensorboard"

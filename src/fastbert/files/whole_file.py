@@ -5,11 +5,12 @@ before, so two writers of one file never touch each other (the last to finish wi
 a user's is overwritten on the way.
 """
 
+import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 @contextmanager
@@ -37,3 +38,13 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         except BaseException:  # also ^C
             part.unlink(missing_ok=True)
             raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as a whole file of JSON, to be read by people too.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with whole_file(path) as file:
+        file.write((json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from fastbert.errors import BackboneError
 from fastbert.folder.names import EARLY_EXIT_FILE
 from fastbert.folder.read import ModelFolder, open_folder
 from fastbert.nn.backbone import registry
 from fastbert.nn.backbones import backbone_for
-from fastbert.nn.checkpoint import hashes_of, refuse_unreadable_tokenizer
+from fastbert.nn.checkpoint import hashes_of
 from fastbert.nn.model import FastBertModel, PaperClassifier, Teacher
-from fastbert.nn.teachers import answered_task, read_config, trained_teacher
+from fastbert.nn.teachers import answered_task, read_config, tokenizer_of, trained_teacher
 from fastbert.shape import ModelShape
 from fastbert.tasks.task import Task
 from fastbert.text import Text
@@ -65,7 +65,7 @@ class ForeignTeacher:
             task = folder.config.task
         else:
             folder, task = None, answered_task(checkpoint, config)
-        return cls(checkpoint, task, config, _tokenizer(checkpoint), max_length, folder)
+        return cls(checkpoint, task, config, tokenizer_of(checkpoint), max_length, folder)
 
     @property
     def name(self) -> str:
@@ -142,13 +142,3 @@ class ForeignTeacher:
         if self.config.model_type not in registry:
             return None
         return ModelShape.from_config(self.config.to_dict(), self.task.outputs)
-
-
-def _tokenizer(checkpoint: str | Path) -> PreTrainedTokenizerBase:
-    refuse_unreadable_tokenizer(checkpoint)
-    try:
-        return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-    except Exception as error:  # the tokenizers library raises nothing narrower
-        raise BackboneError(
-            f"{checkpoint}: its tokenizer cannot be read: {str(error).strip().splitlines()[0]}"
-        ) from error

@@ -1,6 +1,7 @@
 """Teachers from checkpoints: a pretrained encoder to train, or a classifier trained elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from fastbert.errors import BackboneError
@@ -113,20 +115,40 @@ def save_tokenizer(checkpoint: str | Path, folder: Path) -> None:
     Raises:
         BackboneError: It cannot be read, or not be written as tokenizer.json.
     """
-    refuse_unreadable_tokenizer(checkpoint)
-    try:
+    with _read_or_refused(checkpoint):
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         tokenizer.save_pretrained(folder)
-    except Exception as error:  # the tokenizers library raises nothing narrower
-        raise BackboneError(
-            f"{checkpoint}: its tokenizer cannot be read: {str(error).strip().splitlines()[0]}"
-        ) from error
     if not (folder / TOKENIZER_FILE).exists():
         raise BackboneError(
             f"{checkpoint}: {type(tokenizer).__name__} exists only in Python and cannot be saved "
             f"as {TOKENIZER_FILE}, which this package needs; use a checkpoint whose tokenizer can, "
             "such as the usual ones of BERT, RoBERTa, XLM-R and DeBERTa"
         )
+
+
+def tokenizer_of(checkpoint: str | Path) -> PreTrainedTokenizerBase:
+    """Read a checkpoint's own tokenizer, as transformers has it.
+
+    Raises:
+        BackboneError: It cannot be read.
+    """
+    with _read_or_refused(checkpoint):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            checkpoint, trust_remote_code=False
+        )
+    return tokenizer
+
+
+@contextmanager
+def _read_or_refused(checkpoint: str | Path) -> Iterator[None]:
+    """Name the checkpoint where its tokenizer cannot be read."""
+    refuse_unreadable_tokenizer(checkpoint)
+    try:
+        yield
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise BackboneError(
+            f"{checkpoint}: its tokenizer cannot be read: {str(error).strip().splitlines()[0]}"
+        ) from error
 
 
 def _refuse_unnamed_classes(checkpoint: str | Path, names: Mapping[Any, str]) -> None:

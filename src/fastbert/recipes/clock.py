@@ -26,7 +26,7 @@ from fastbert.data.example import Example
 from fastbert.errors import TrainingError
 from fastbert.evaluation import sample_of
 from fastbert.exits.criteria import EntropyCriterion, ExitCriterion, ThresholdCriterion
-from fastbert.files.whole_file import whole_file
+from fastbert.files.whole_file import write_json
 from fastbert.folder.names import EARLY_EXIT_FILE
 from fastbert.recipes.comparison import Comparison, Judged, folder_of
 from fastbert.recipes.contenders import PLAIN, Contender
@@ -235,8 +235,7 @@ def _measured(
         "machine": told,
         "entries": [asdict(entry) | {"taken": asdict(taken[entry])} for entry in entries],
     }
-    with whole_file(folder / TIMES) as file:
-        file.write((json.dumps(written, indent=1, ensure_ascii=False) + "\n").encode())
+    write_json(folder / TIMES, written)
     return told, taken
 
 

@@ -19,7 +19,7 @@ from fastbert.calibration.solve import LEAST_ROWS
 from fastbert.data.example import Columns
 from fastbert.errors import DataError, FolderError, TrainingError
 from fastbert.exits.measures import DEFAULT_MEASURE
-from fastbert.files.whole_file import whole_file
+from fastbert.files.whole_file import whole_file, write_json
 from fastbert.nn.checkpoint import hashes_of
 from fastbert.nn.teachers import read_config
 from fastbert.recipes.arena import Arena, as_json
@@ -142,7 +142,7 @@ def write_comparison(output: Path, found: Comparison) -> None:
     else:
         with whole_file(output / FIGURE) as file:
             file.write(comparison_png(told))
-    _write_json(output / COMPARISON, told)
+    write_json(output / COMPARISON, told)
 
 
 def _refuse_bad(
@@ -222,7 +222,7 @@ def _begin(output: Path, before: dict[str, Any] | None, plan: dict[str, Any]) ->
     """
     if before is None:
         output.mkdir(parents=True, exist_ok=True)
-        _write_json(output / PLAN, plan)
+        write_json(output / PLAN, plan)
         return
     advice = "go on with the same, or name another output"
     for name in sorted(before["contents"].keys() | plan["contents"].keys()):
@@ -238,8 +238,3 @@ def _begin(output: Path, before: dict[str, Any] | None, plan: dict[str, Any]) ->
                 f"{output}: it began with {key} {before['settings'][key]}, not "
                 f"{plan['settings'][key]}; {advice}"
             )
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with whole_file(path) as file:
-        file.write((json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())

@@ -16,7 +16,7 @@ from fastbert.calibration.frontier import Recording, Split
 from fastbert.errors import TrainingError
 from fastbert.exits.recorded import RecordedExits
 from fastbert.files.disk import hash_of_file
-from fastbert.files.whole_file import whole_file
+from fastbert.files.whole_file import whole_file, write_json
 from fastbert.folder.heads import read_students, read_teacher_head
 from fastbert.shape import ModelShape
 from fastbert.tasks.known import task_from_json
@@ -75,8 +75,7 @@ def write_record(
         "early_exit": {**model, "num_layers": early_exit["num_layers"]},
         "config": dict(model_config),
     }
-    with whole_file(folder / f"{name}.json") as file:
-        file.write((json.dumps(written, indent=1, ensure_ascii=False) + "\n").encode())
+    write_json(folder / f"{name}.json", written)
 
 
 def read_facts(folder: Path, name: str) -> dict[str, Any]:
