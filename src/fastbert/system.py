@@ -55,17 +55,14 @@ def runtimes() -> dict[str, list[str]]:
     for runtime, package in RUNTIME_PACKAGES.items():
         if find_spec(package):
             try:
-                import_module(package)
+                module = import_module(package)
             except ImportError:  # a library is missing, or was built for another system
                 found[runtime] = []
                 continue
             precisions = PRECISIONS[runtime]
-            if runtime == "openvino" and not _openvino_has_bf16():
+            if runtime == "openvino" and "BF16" not in module.Core().get_property(
+                "CPU", "OPTIMIZATION_CAPABILITIES"
+            ):
                 precisions = tuple(name for name in precisions if name != "bf16")
             found[runtime] = list(precisions)
     return found
-
-
-def _openvino_has_bf16() -> bool:
-    core = import_module("fastbert.runtime.openvino_core").open_core()
-    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -51,7 +51,7 @@ class NoBf16:
 def test_a_precision_that_the_processor_lacks_is_named(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openvino_backend, "Core", NoBf16)
+    monkeypatch.setattr(openvino_backend, "open_core", NoBf16)
     export = replace(open_export(open_folder(folders["fp32"]), "openvino"), precision="bf16")
     with pytest.raises(
         ExportError, match=r"bf16, which this processor does not compute in; .*int8"
