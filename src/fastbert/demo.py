@@ -264,11 +264,9 @@ def _train(
         model=model,
         output=output,
         max_length=max_length,
-        # Few texts and little time: shorter than the paper's stages, at higher rates.
+        # Few texts and little time: shorter stages, at higher rates.
         fine_tuning=StageSettings(epochs=2, learning_rate=1.5e-4, seed=seed),
-        students=StudentSettings(
-            stage=StageSettings(epochs=3, learning_rate=1e-3, seed=seed), cache_hidden_states=True
-        ),
+        students=StudentSettings(stage=StageSettings(epochs=3, learning_rate=1e-3, seed=seed)),
         resume=True,
     )
 

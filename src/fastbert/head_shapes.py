@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from jaxtyping import Int
 
-DEFAULT_HEADS = "paper"  # of every student, where nobody asks for others
+DEFAULT_HEADS = "queries"  # of every student, where nobody asks for others
 POOLINGS = ("first", "mean")
 WORDS = {"pooling": POOLINGS, "source": ("first", "learned")}  # of fields that take one
 

@@ -50,9 +50,33 @@ def test_a_step_of_the_encoder_is_worth_three_passes_and_one_of_students_one(
 ) -> None:
     each = [forward_passes(stage, texts) for stage in exit_aware(NUMBERS).stages]
     assert each == [2 * (3 * 15 + 10), 21 + 10, 3 * (3 * 21 + 10)]
-    cached = paper(replace(NUMBERS, cache_hidden_states=True)).stages[1]
-    assert forward_passes(cached, texts) == 21 + 10
-    assert forward_passes(cached, replace(texts, dev=None)) == 21
+
+
+@pytest.mark.parametrize(
+    ("asked", "passes"), [(None, 21 + 10), (True, 21 + 10), (False, 5 * (21 + 10))]
+)
+def test_where_hidden_states_are_kept_the_encoder_runs_once(
+    asked: bool | None, passes: int, texts: TrainingTexts
+) -> None:
+    numbers = replace(NUMBERS, cache_hidden_states=asked)
+    assert forward_passes(paper(numbers).stages[1], texts) == passes
+    warm_up = replace(NUMBERS, warm_up=NUMBERS.distillation, cache_hidden_states=asked)
+    assert forward_passes(exit_aware(warm_up).stages[1], texts) == passes
+
+
+def test_without_dev_only_the_texts_run_once(texts: TrainingTexts) -> None:
+    assert forward_passes(paper(NUMBERS).stages[1], replace(texts, dev=None)) == 21
+
+
+def test_without_an_accelerator_nobody_asks_for_the_current_one(
+    model: FastBertModel, texts: TrainingTexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise RuntimeError("there is none")
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", refuse)
+    assert forecast(paper(NUMBERS), model, texts).seconds > 0
 
 
 def test_a_forecast_moves_no_weight_and_no_random_number(

@@ -265,6 +265,8 @@ def test_every_stage_of_a_scheme_goes_on_in_the_precision_the_first_began_in(
 def test_numbers_that_no_option_has_come_from_one_place_and_steps_from_the_first_stage() -> None:
     first = StageSettings(epochs=2, learning_rate=1e-3, batch_size=7, seed=5, report_to="some")
     numbers = run_module.StudentSettings().scheme_settings(first)
-    assert numbers.warm_up == replace(first, epochs=WARM_UP.epochs, learning_rate=1e-3)
-    assert numbers.exits == replace(first, epochs=EXITS.epochs, learning_rate=3e-5)
+    assert numbers.warm_up == replace(first, epochs=WARM_UP.epochs, learning_rate=3e-3)
+    assert numbers.exits == replace(
+        first, epochs=EXITS.epochs, learning_rate=5e-5, students_learning_rate=1e-3
+    )
     assert (numbers.polish, numbers.target) == (None, TARGET)

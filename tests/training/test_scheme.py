@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
+from fastbert.head_shapes import DEFAULT_HEADS
 from fastbert.training.losses import AllExits
 from fastbert.training.scheme import (
     DEFAULT_SCHEME,
     DISTILLATION,
+    EXITS,
     FINE_TUNING,
     SCHEMES,
+    WARM_UP,
     Scheme,
     SchemeSettings,
     into,
@@ -25,6 +28,15 @@ from fastbert.training.stage import Part, StageSettings
 JOINT = [name for name in SCHEMES if name != "paper"]
 
 
+def test_the_defaults_are_those_that_were_measured_best() -> None:
+    # docs/decisions/0024-defaults-by-measurement.md
+    assert (DEFAULT_SCHEME, DEFAULT_HEADS) == ("separate", "queries")
+    assert (FINE_TUNING.epochs, FINE_TUNING.learning_rate) == (3, 2e-5)
+    assert DISTILLATION == WARM_UP == StageSettings(epochs=8, learning_rate=3e-3)
+    assert StageSettings(epochs=3, learning_rate=5e-5, students_learning_rate=1e-3) == EXITS
+    assert SchemeSettings().polish is None
+
+
 def test_first_the_backbone_and_the_teacher_learn_then_the_students() -> None:
     teacher, students = SCHEMES["paper"](SchemeSettings()).stages
     assert teacher.trains == {Part.BACKBONE, Part.TEACHER}
@@ -35,10 +47,15 @@ def test_first_the_backbone_and_the_teacher_learn_then_the_students() -> None:
     assert (teacher.best_by, students.best_by) == ("metric", "loss")
 
 
-def test_only_the_frozen_stage_keeps_hidden_states() -> None:
-    cached = paper(SchemeSettings(cache_hidden_states=True)).stages
-    assert [stage.cache_hidden_states for stage in cached] == [False, True]
-    assert not any(stage.cache_hidden_states for stage in paper().stages)
+def test_only_where_the_encoder_is_frozen_hidden_states_are_kept() -> None:
+    for asked in (None, True, False):
+        cached = paper(SchemeSettings(cache_hidden_states=asked)).stages
+        assert [stage.cache_hidden_states for stage in cached] == [False, asked]
+        polished = SchemeSettings(cache_hidden_states=asked, polish=DISTILLATION)
+        for all_parts in (joint(polished), into(polished)):
+            each = [stage.cache_hidden_states for stage in all_parts.stages]
+            assert each == [False, asked, False, asked]
+    assert SchemeSettings().cache_hidden_states is None
 
 
 @pytest.mark.parametrize("name", JOINT)
@@ -52,7 +69,7 @@ def test_where_all_parts_learn_students_warm_up_first_and_the_area_chooses(name:
     assert (exits.best_by, exits.taught, warm_up.taught) == ("area", True, True)
     assert (scheme.name, scheme.tolerance) == (name, 0.01)
     assert scheme.fallback is not None
-    assert scheme.fallback.name == DEFAULT_SCHEME == "paper"
+    assert scheme.fallback.name == "paper"
 
 
 @pytest.mark.parametrize("name", JOINT)

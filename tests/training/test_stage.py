@@ -70,6 +70,8 @@ def test_hidden_states_that_change_are_not_cached(parts: tuple[Part, ...]) -> No
     got = ", ".join(sorted(part.value for part in parts))
     with pytest.raises(ValueError, match=f"some: hidden states .* nothing but .*, got {got}$"):
         stage(*parts, cache_hidden_states=True)
+    with pytest.raises(ValueError, match="hidden states can be cached only where nothing but"):
+        stage(*parts, cache_hidden_states=None)
     assert stage(Part.STUDENTS, cache_hidden_states=True).cache_hidden_states
 
 

@@ -86,7 +86,7 @@ SeveralHeads = Annotated[
     list[str],
     typer.Option(
         metavar="KINDS",
-        show_default="paper",
+        show_default="queries",
         help="Heads of the students, as in train; given several times, each scheme is trained "
         "with each.",
         rich_help_panel=COMPARED,
@@ -144,11 +144,11 @@ def compare(
     columns: LabelledColumns,
     max_length: MaxLength = 128,
     compared: Compared,
-    heads: SeveralHeads = ["paper"],  # noqa: B006  # typer makes a list of its own
+    heads: SeveralHeads = ["queries"],  # noqa: B006  # typer makes a list of its own
     epochs: Epochs = 3,
     learning_rate: LearningRate = 2e-5,
-    distill_epochs: DistillEpochs = 5,
-    distill_learning_rate: DistillLearningRate = 2e-4,
+    distill_epochs: DistillEpochs = 8,
+    distill_learning_rate: DistillLearningRate = 3e-3,
     tolerance: Tolerance = 0.01,
     batch_size: BatchSize = 32,
     gradient_accumulation: GradientAccumulation = 1,

@@ -46,8 +46,8 @@ ExitLearningRate = Annotated[
     float | None,
     typer.Option(
         metavar="RATE",
-        show_default="0.00003",
-        help="Peak learning rate of these passes; with --into.",
+        show_default="0.00005",
+        help="Peak learning rate of the encoder in these passes; with --into.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -55,7 +55,7 @@ FirstEpochs = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        show_default="5",
+        show_default="8, with --into 5",
         help="Passes over the texts: the students', with --into those of the last exit.",
         rich_help_panel=STUDENTS,
     ),
@@ -64,7 +64,7 @@ FirstLearningRate = Annotated[
     float | None,
     typer.Option(
         metavar="RATE",
-        show_default="0.0002, with --into 0.00005",
+        show_default="0.003, with --into 0.00005",
         help="Peak learning rate of these passes.",
         rich_help_panel=STUDENTS,
     ),
@@ -94,13 +94,13 @@ class Growing:
             return
         if distilling.kl != Distilling.kl:
             raise typer.BadParameter("--kl goes without --into; there D(teacher || student) counts")
-        if distilling.cache_hidden_states:
-            raise typer.BadParameter(
-                "--cache-hidden-states goes without --into; there the encoder learns too"
-            )
 
     def options(
-        self, epochs: int | None, learning_rate: float | None, steps: Steps
+        self,
+        epochs: int | None,
+        learning_rate: float | None,
+        distilling: Distilling,
+        steps: Steps,
     ) -> dict[str, Any]:
         """Return what `fastbert.distill` takes for it: nothing without an encoder."""
         if self.into is None:
@@ -108,7 +108,10 @@ class Growing:
         return {
             "into": self.into,
             "teacher_max_length": self.teacher_max_length,
-            "numbers": self._numbers(epochs, learning_rate, steps),
+            "numbers": replace(
+                self._numbers(epochs, learning_rate, steps),
+                cache_hidden_states=distilling.cache_hidden_states,
+            ),
         }
 
     def _numbers(

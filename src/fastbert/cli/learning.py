@@ -63,22 +63,22 @@ def train(
     columns: LabelledColumns,
     max_length: MaxLength = 128,
     teacher_head: TeacherHeadOption = "pretrained",
-    heads: HeadsOption = "paper",
+    heads: HeadsOption = "queries",
     epochs: Epochs = 3,
     learning_rate: LearningRate = 2e-5,
     label_smoothing: LabelSmoothing = 0.0,
-    distill_epochs: DistillEpochs = 5,
-    distill_learning_rate: DistillLearningRate = 2e-4,
+    distill_epochs: DistillEpochs = 8,
+    distill_learning_rate: DistillLearningRate = 3e-3,
     distilling: Distilling,
-    scheme: SchemeName = "paper",
+    scheme: SchemeName = "separate",
     tolerance: Tolerance = 0.01,
     steps: Steps,
     resume: Resume = False,
 ) -> None:
     """Train a classifier from labelled texts.
 
-    First the teacher learns from the labels, then the students learn from the teacher; other
-    schemes then train all parts together.
+    First the teacher learns from the labels, then the students warm up on its frozen encoder, then
+    all parts learn together. With --scheme paper the encoder stays as the teacher has it.
     """
     quiet_transformers()
     students = _students(heads, distill_epochs, distill_learning_rate, distilling, steps)
@@ -121,7 +121,7 @@ def distill(
     *,
     columns: TextColumns,
     max_length: MaxLength = 128,
-    heads: HeadsOption = "paper",
+    heads: HeadsOption = "queries",
     epochs: FirstEpochs = None,
     learning_rate: FirstLearningRate = None,
     distilling: Distilling,
@@ -141,8 +141,8 @@ def distill(
     quiet_transformers()
     students = library.StudentSettings(heads)
     if growing.into is None:
-        passes = 5 if epochs is None else epochs
-        rate = 2e-4 if learning_rate is None else learning_rate
+        passes = 8 if epochs is None else epochs
+        rate = 3e-3 if learning_rate is None else learning_rate
         students = _students(heads, passes, rate, distilling, steps)
     with resumable():
         classifier = library.distill(
@@ -154,7 +154,7 @@ def distill(
             students=students,
             max_drop=distilling.max_drop,
             resume=resume,
-            **growing.options(epochs, learning_rate, steps),
+            **growing.options(epochs, learning_rate, distilling, steps),
         )
     show_trained(classifier, output)
 

@@ -74,10 +74,10 @@ LearningRate = Annotated[
     float, typer.Option(metavar="RATE", help="Peak learning rate.", rich_help_panel=TEACHER)
 ]
 DistillEpochs = Annotated[
-    int, typer.Option(metavar="N", help="Passes over the texts.", rich_help_panel=STUDENTS)
+    int, typer.Option(metavar="N", help="Passes of paper's students.", rich_help_panel=STUDENTS)
 ]
 DistillLearningRate = Annotated[
-    float, typer.Option(metavar="RATE", help="Peak learning rate.", rich_help_panel=STUDENTS)
+    float, typer.Option(metavar="RATE", help="Peak learning rate there.", rich_help_panel=STUDENTS)
 ]
 Divergence = Annotated[
     Literal["student-teacher", "teacher-student"],
@@ -89,11 +89,12 @@ Divergence = Annotated[
     ),
 ]
 CacheHiddenStates = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--cache-hidden-states",
-        help="Run the backbone once and keep on disk what the students read: for each token "
-        "2 bytes x width x (layers - 1).",
+        "--cache-hidden-states/--no-cache-hidden-states",
+        show_default="where it fits",
+        help="Where the students alone learn, run the backbone once and keep on disk what they "
+        "read: for each token 2 bytes x width x (layers - 1).",
         rich_help_panel=STUDENTS,
     ),
 ]
@@ -275,7 +276,7 @@ class Distilling:
     """What the students learn for, and how good the default has to be."""
 
     kl: Divergence = "student-teacher"
-    cache_hidden_states: CacheHiddenStates = False
+    cache_hidden_states: CacheHiddenStates = None
     max_drop: DefaultMaxDrop = 0.005
 
 

@@ -2,7 +2,8 @@
 
 One batch of the mean length runs forward and is timed. All else is counted: a step that moves the
 encoder costs as much as three passes forward, one that moves the students alone little more than
-one. Neither weights nor random numbers are touched, so a forecast changes no result.
+one; where hidden states are kept on disk the encoder runs once, however many epochs. Neither
+weights nor random numbers are touched, so a forecast changes no result.
 """
 
 import math
@@ -16,6 +17,8 @@ import torch
 from tqdm.auto import tqdm
 
 from fastbert.nn.model import FastBertModel
+from fastbert.training.caching import saves_passes
+from fastbert.training.passes import device_of_training
 from fastbert.training.scheme import Scheme
 from fastbert.training.stage import Part, Stage, StageSettings
 from fastbert.training.stream import TrainingTexts
@@ -108,8 +111,8 @@ def forecast(scheme: Scheme, model: FastBertModel, texts: TrainingTexts) -> Fore
 def forward_passes(stage: Stage, texts: TrainingTexts) -> int:
     """Return how many passes of one row through the encoder a stage is worth."""
     rows, dev = _rows_of_epoch(stage, texts), _rows_of_dev(texts)
-    if stage.cache_hidden_states:
-        return rows + dev
+    if stage.cache_hidden_states or saves_passes(stage):
+        return len(texts.train) + dev  # what is cheap, the heads, is not counted
     step = STEP if Part.BACKBONE in stage.trains else 1
     return stage.settings.epochs * (step * rows + dev)
 
@@ -129,7 +132,7 @@ def _seconds_of_a_row(model: FastBertModel, texts: TrainingTexts, settings: Stag
     """Return how long a text of the mean length takes in a batch; the second one is timed."""
     length = max(1, round(float(texts.train.lengths().mean())))
     rows = settings.batch_size
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = device_of_training()
     model.eval().to(device)
     some = np.resize(texts.train.ids[: rows * length], (rows, length)).astype(np.int64)
     tokens = torch.from_numpy(some).to(device)

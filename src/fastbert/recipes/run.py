@@ -62,7 +62,8 @@ class StudentSettings:
         heads: The head of each student: a spelling such as `paper:3,queries`, or their shapes.
         stage: Epochs, learning rate and the like.
         direction: Which Kullback-Leibler divergence is minimised.
-        cache_hidden_states: Run the backbone once and keep what the students read on disk.
+        cache_hidden_states: Run the backbone once and keep what the students read on disk; None
+            where the students alone learn for several epochs and it fits.
 
     Raises:
         ValueError: The heads are no spelling.
@@ -71,7 +72,7 @@ class StudentSettings:
     heads: Heads = DEFAULT_HEADS
     stage: StageSettings = DISTILLATION
     direction: Direction = "student-teacher"
-    cache_hidden_states: bool = False
+    cache_hidden_states: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no spelling before any file is read."""

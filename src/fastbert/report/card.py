@@ -18,7 +18,7 @@ from fastbert.head_shapes import in_words
 
 STAGES = {
     "teacher": "Fine-tuning",
-    "students": "Distillation of the students",
+    "students": "Learning of the students alone",
     "exits": "Training of all parts together",
     "polish": "Last training of the students",
 }
@@ -238,13 +238,19 @@ def _training(config: EarlyExitConfig) -> str:
         facts.append(f"- Scheme: {scheme}")
     for name, stage in _stages(training).items():
         facts.append(
-            f"- {name}: {stage['epochs']} epochs, learning rate {stage['learning_rate']:g}, "
+            f"- {name}: {stage['epochs']} epochs, learning rate {_rate(stage)}, "
             f"batches of {stage['batch_size'] * stage['gradient_accumulation']}, "
             f"seed {stage['seed']}"
         )
     if versions := config.versions:
         facts.append("- Written by " + ", ".join(f"{name} {versions[name]}" for name in versions))
     return "## How it was trained\n\n" + "\n".join(facts) if facts else ""
+
+
+def _rate(stage: Mapping[str, Any]) -> str:
+    """Return the peak rate of a stage, and that of its students where it is another."""
+    rate, students = f"{stage['learning_rate']:g}", stage.get("students_learning_rate")
+    return rate if students is None else f"{rate} ({students:g} of the students)"
 
 
 def _told_teacher(followed: Followed) -> str:

@@ -27,6 +27,19 @@ STAGED_INDEX = f"{INDEX}.part"
 logger = logging.getLogger(__name__)
 
 
+class TooLargeForHalfError(TrainingError):
+    """A hidden state exceeds half precision."""
+
+
+class NoRoomError(TrainingError):
+    """The disk has no place for the hidden states."""
+
+
+def bytes_of(model: FastBertModel, tokens: int) -> int:
+    """Return how many bytes the hidden states of so many tokens take."""
+    return 2 * tokens * (model.num_exits - 1) * model.backbone.hidden_size
+
+
 class HiddenCache:
     """What every student reads of every row, and the teacher's logits, by row number."""
 
@@ -64,7 +77,8 @@ class HiddenCache:
             bf16: Compute in bfloat16.
 
         Raises:
-            TrainingError: A hidden state is too large for half precision, or the disk too small.
+            TooLargeForHalfError: A hidden state is too large for half precision.
+            NoRoomError: The disk is too small.
         """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / INDEX).unlink(missing_ok=True)
@@ -82,8 +96,8 @@ class HiddenCache:
                 readings, answers = model.teach(**tokens)
             stacked = torch.stack([reading.half() for reading in readings], dim=2)
             if not torch.isfinite(stacked).all():
-                raise TrainingError(
-                    "a hidden state exceeds half precision; distil without the cache on disk"
+                raise TooLargeForHalfError(
+                    "a hidden state exceeds half precision; train with --no-cache-hidden-states"
                 )
             real = batch["attention_mask"].bool()
             rows = batch["row"].numpy()
@@ -131,7 +145,7 @@ def _reserve(path: Path, shape: tuple[int, ...]) -> None:
     Of a sparse file a mapped page that finds no place later kills the process without a word.
 
     Raises:
-        TrainingError: There is not so much place; the file is removed.
+        NoRoomError: There is not so much place; the file is removed.
     """
     size, free = 2 * math.prod(shape), shutil.disk_usage(path.parent).free
     try:
@@ -146,9 +160,9 @@ def _reserve(path: Path, shape: tuple[int, ...]) -> None:
         is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         if is_full or size > free:
             path.unlink(missing_ok=True)
-            raise TrainingError(
+            raise NoRoomError(
                 f"{path}: the hidden states need {size:,} bytes, the disk has {free:,} free; make "
-                "room, or distil without the cache on disk"
+                "room, or train with --no-cache-hidden-states"
             ) from error
         if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise

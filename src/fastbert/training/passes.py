@@ -96,7 +96,7 @@ def foreign_answers(
     identity = hashlib.sha256(repr((asked, sorted(teacher.hashes().items()))).encode()).hexdigest()
     if answers := TeacherAnswers.load(folder, identity):
         return answers
-    model = teacher.load().to(_device())
+    model = teacher.load().to(device_of_training())
     answered = _answered_by_another(teacher, model, texts, rows, settings)
     answers = TeacherAnswers.write(folder, answered, (rows, teacher.task.outputs), identity)
     del model, answered
@@ -158,7 +158,7 @@ def _answered_by_another(
 ) -> Iterator[tuple[Int[np.ndarray, " _"], Float[np.ndarray, "_ outputs"]]]:
     size = settings.batch_size if teacher.answers_batches else 1
     progress, done, texts = Progress(f"answers of {teacher.name}", rows, "row"), 0, iter(texts)
-    device, bf16 = _device().type, settings.computes_bf16
+    device, bf16 = device_of_training().type, settings.computes_bf16
     while some := list(islice(texts, TOKENISED_TOGETHER)):
         encoded = teacher.encode(some)
         first = done
@@ -177,6 +177,7 @@ def _answered_by_another(
     progress.close()
 
 
-def _device() -> torch.device:
+def device_of_training() -> torch.device:
+    """Return the accelerator, if there is one, and else the processor."""
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return found or torch.device("cpu")

@@ -18,12 +18,12 @@ from fastbert.training.weights import Alternating, ByDepth, ExitAware, RowWeight
 
 FINE_TUNING = StageSettings(epochs=3, learning_rate=2e-5)
 IMITATION = StageSettings(epochs=5, learning_rate=5e-5)
-DISTILLATION = StageSettings(epochs=5, learning_rate=2e-4)
-WARM_UP = StageSettings(epochs=1, learning_rate=1e-3)
-EXITS = StageSettings(epochs=3, learning_rate=3e-5)
+DISTILLATION = StageSettings(epochs=8, learning_rate=3e-3)  # the paper: 5 at 2e-4
+WARM_UP = StageSettings(epochs=8, learning_rate=3e-3)
+EXITS = StageSettings(epochs=3, learning_rate=5e-5, students_learning_rate=1e-3)
 TARGET = Target(share=0.7, last_share=0.5, temperature=2.0, direction="teacher-student")
 TOLERANCE = 0.01  # of the first metric, as a share
-DEFAULT_SCHEME = "paper"
+DEFAULT_SCHEME = "separate"
 HINTON = "Hinton et al., Distilling the Knowledge in a Neural Network (2015)"
 
 
@@ -41,7 +41,8 @@ class SchemeSettings:
         target: What the exits are compared with where all of them learn.
         label_smoothing: Share of the probability that `fine_tuning` spreads over all classes.
         direction: Which divergence `distillation` minimises.
-        cache_hidden_states: In `distillation` run the backbone once, and keep what it says on disk.
+        cache_hidden_states: Where the students alone learn run the backbone once, and keep what it
+            says on disk; None in stages of several epochs, where it fits.
         tolerance: How much of the first metric the last exit may lose on dev, against the teacher
             that it was, where all parts learn.
         imitation: Of the first stage where another model teaches: encoder and last exit learn from
@@ -59,7 +60,7 @@ class SchemeSettings:
     target: Target = TARGET
     label_smoothing: float = 0.0
     direction: Direction = "student-teacher"
-    cache_hidden_states: bool = False
+    cache_hidden_states: bool | None = None
     tolerance: float = TOLERANCE
     imitation: StageSettings = IMITATION
 
@@ -264,24 +265,29 @@ def _all_parts(
     name: str, source: str, settings: SchemeSettings, weights: RowWeights, **of_exits: Any
 ) -> Scheme:
     """Return a scheme whose students warm up and then learn with all else, from both teachers."""
-    students = frozenset({Part.STUDENTS})
     kind = {"labels": "some", **of_exits}
     uniform = AllExits(Uniform(), settings.target)
+
+    def students_alone(name: str, numbers: StageSettings) -> Stage:
+        return Stage(
+            name,
+            frozenset({Part.STUDENTS}),
+            uniform,
+            numbers,
+            labels=kind["labels"],
+            cache_hidden_states=settings.cache_hidden_states,
+            taught=True,
+        )
+
     stages = [_teacher_stage(settings)]
     if settings.warm_up is not None:
-        stages.append(
-            Stage(
-                "students", students, uniform, settings.warm_up, labels=kind["labels"], taught=True
-            )
-        )
+        stages.append(students_alone("students", settings.warm_up))
     loss = AllExits(weights, settings.target)
     stages.append(
         Stage("exits", frozenset(Part), loss, settings.exits, best_by="area", taught=True, **kind)
     )
     if settings.polish is not None:
-        stages.append(
-            Stage("polish", students, uniform, settings.polish, labels=kind["labels"], taught=True)
-        )
+        stages.append(students_alone("polish", settings.polish))
     return Scheme(name, source, tuple(stages), settings.tolerance, paper(settings))
 
 

@@ -59,7 +59,7 @@ def refuse_several_devices() -> None:
 
 @dataclass(frozen=True)
 class StageSettings:
-    """How one stage is trained. Defaults are the paper's where it names them.
+    """How one stage is trained. Defaults of the optimiser are the paper's where it names them.
 
     Args:
         epochs: Passes over the examples.
@@ -145,7 +145,8 @@ class Stage:
             without labels; `none` can.
         best_by: `loss`, where low is best, or the first `metric` of the task or the `area` under
             the curve of that metric against speed, where high is best.
-        cache_hidden_states: Run the backbone once and keep what the students read on disk.
+        cache_hidden_states: Run the backbone once and keep what the students read on disk; None
+            where that saves passes and fits.
         taught: Whether the loss is told what the fixed teacher answered: the teacher as the
             stages before have left it, or another model.
         detached: Whether an exit teaches only the layers since the exit before it: the hidden
@@ -161,7 +162,7 @@ class Stage:
     settings: StageSettings
     labels: Literal["every", "some", "none"] = "none"
     best_by: Literal["loss", "metric", "area"] = "loss"
-    cache_hidden_states: bool = False
+    cache_hidden_states: bool | None = False
     taught: bool = False
     detached: bool = False
 
@@ -169,7 +170,7 @@ class Stage:
         """Refuse what cannot be trained."""
         if not self.trains:
             raise ValueError(f"{self.name}: trains must name a part of the model, got none")
-        if self.cache_hidden_states and self.trains != {Part.STUDENTS}:
+        if self.cache_hidden_states is not False and self.trains != {Part.STUDENTS}:
             raise ValueError(
                 f"{self.name}: hidden states can be cached only where nothing but the students is "
                 f"trained, got {', '.join(sorted(part.value for part in self.trains))}"

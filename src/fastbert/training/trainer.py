@@ -27,10 +27,10 @@ from fastbert.nn.objectives import TorchTask, objective_of
 from fastbert.tasks.task import Task
 from fastbert.text import TextTokenizer
 from fastbert.training.answers import TeacherAnswers
+from fastbert.training.caching import kept_hidden_states
 from fastbert.training.callbacks import StageProgress, StopOnBrokenLoss
 from fastbert.training.checkpoints import CheckpointWriter, last_whole_checkpoint
 from fastbert.training.judging import judged
-from fastbert.training.passes import hidden_states
 from fastbert.training.stage import Lesson, Stage, StageSettings
 from fastbert.training.stream import TextStream, TrainingTexts, collator
 from fastbert.training.trainee import Trainee
@@ -132,8 +132,7 @@ def run_stage(
     refuse_without_labels(stage, texts)
     train, dev = _streams(stage, texts)
     trainee = Trainee(model, stage)
-    if stage.cache_hidden_states:
-        trainee.cache = hidden_states(model, tokenizer, texts, folder, stage.settings)
+    trainee.cache = kept_hidden_states(stage, model, tokenizer, texts, folder, resume=resume)
     best_by = next(iter(model.task.metrics)) if stage.best_by == "metric" else stage.best_by
     trainer = StageTrainer(
         stage=stage,
