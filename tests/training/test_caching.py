@@ -9,11 +9,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from fastbert.errors import TrainingError
 from fastbert.nn.model import FastBertModel
 from fastbert.text import TextTokenizer
-from fastbert.training import caching, hidden_cache
+from fastbert.training import caching
 from fastbert.training.caching import kept_hidden_states
 from fastbert.training.hidden_cache import HiddenCache, bytes_of
 from fastbert.training.scheme import SchemeSettings, paper
@@ -126,7 +127,7 @@ def test_what_began_with_a_cache_stops_where_there_is_no_room_and_what_begins_do
 def test_what_exceeds_half_precision_is_not_kept_however_often_it_begins(
     case: Case, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(hidden_cache.torch, "isfinite", lambda tensor: tensor.isnan())
+    monkeypatch.setattr(torch, "isfinite", lambda tensor: tensor.isnan())
     with pytest.raises(TrainingError, match="exceeds half precision"):
         case.kept(students(cached=True))
     case.folder.joinpath(caching.CHOICE).write_text("true")  # killed while it was made
