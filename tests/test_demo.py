@@ -143,7 +143,7 @@ def test_a_demo_that_was_stopped_goes_on(
     data = write_csv(tmp_path / "own.csv", examples(30, seed=1))
     output = tmp_path / "demo"
     with monkeypatch.context() as stopped:
-        stopped.setattr(stages, "run_stage", _stop_after_one_stage())
+        stopped.setattr(stages, "run_stage", _stop_after(1))
         with pytest.raises(KeyboardInterrupt):
             run_demo(output, model=encoder, data=data)
     assert not output.exists()
@@ -152,8 +152,8 @@ def test_a_demo_that_was_stopped_goes_on(
     with pytest.raises(TrainingError, match=r"demo\.training: holds a stopped demo on other texts"):
         run_demo(output, model=encoder, data=tmp_path / "other.csv")
 
-    left = _stop_after_one_stage()  # the first is done and must not run again
-    monkeypatch.setattr(stages, "run_stage", left)
+    # The first is done and must not run again: a third stage would stop it.
+    monkeypatch.setattr(stages, "run_stage", _stop_after(2))
     run_demo(output, model=encoder, data=data)
     assert FastBertClassifier.from_pretrained(output).labels == LABELS
 
@@ -165,9 +165,9 @@ def test_texts_where_the_split_goes_are_refused(tmp_path: Path) -> None:
         run_demo(tmp_path / "demo", model="unread", data=inside)
 
 
-def _stop_after_one_stage() -> Callable[..., object]:
-    """Return a `run_stage` that runs one stage and stops the process before another."""
-    left = iter([run_stage])
+def _stop_after(count: int) -> Callable[..., object]:
+    """Return a `run_stage` that runs so many stages and stops the process before another."""
+    left = iter([run_stage] * count)
 
     def run_one(*arguments: Any, **options: Any) -> object:
         run = next(left, None)
