@@ -19,7 +19,7 @@ COMMAND = "distill c t.csv --output o"
 
 def test_every_option_reaches_the_library(called: dict[str, Any]) -> None:
     command = f"{COMMAND} --into small --teacher-max-length 256 --max-length 9 --heads mean"
-    command += " --epochs 7 --learning-rate 0.1 --distill-epochs 4 --distill-learning-rate 0.2"
+    command += " --epochs 7 --learning-rate 0.1 --exit-epochs 4 --exit-learning-rate 0.2"
     command += " --batch-size 6 --gradient-accumulation 2 --seed 5 --no-bf16 --max-drop 2%"
     command += " --no-cache-hidden-states"
     assert run(command.split()) == 0
@@ -67,8 +67,8 @@ def test_without_options_the_numbers_are_those_of_the_schemes_and_help_tells_the
     ("options", "message"),
     [
         ("--teacher-max-length 9", "--teacher-max-length goes with --into ENCODER"),
-        ("--distill-epochs 3", "--distill-epochs goes with --into ENCODER"),
-        ("--distill-learning-rate 1", "--distill-learning-rate goes with --into ENCODER"),
+        ("--exit-epochs 3", "--exit-epochs goes with --into ENCODER"),
+        ("--exit-learning-rate 1", "--exit-learning-rate goes with --into ENCODER"),
         ("--into m --kl teacher-student", "--kl goes without --into"),
     ],
 )
@@ -89,7 +89,7 @@ def test_one_command_makes_a_small_model_of_a_large_one_and_says_what_it_keeps(
     capsys.readouterr()
     command = ["distill", str(checkpoint), str(texts), "--into", str(encoder)]
     command += ["--output", str(tmp_path / "output"), "--max-length", "16", "--heads", "mean"]
-    assert run([*command, "--epochs", "1", "--distill-epochs", "1"]) == 0
+    assert run([*command, "--epochs", "1", "--exit-epochs", "1"]) == 0
     shown = capsys.readouterr()
     said = " ".join(shown.out.split())
     assert "agreement, macro F1: agreement with big-model" in said

@@ -55,6 +55,7 @@ STUDENT_OPTIONS = "--heads paper/mean --kl teacher-student --cache-hidden-states
 
 
 STUDENTS = StudentSettings("paper/mean", STAGE, "teacher-student", True)
+EXITING: dict[str, Any] = {"epochs": 4, "learning_rate": 0.7}
 
 
 def test_every_option_of_train_reaches_the_library(called: dict[str, Any]) -> None:
@@ -64,7 +65,7 @@ def test_every_option_of_train_reaches_the_library(called: dict[str, Any]) -> No
     )
     command += " --epochs 2 --learning-rate 0.1 --label-smoothing 0.2 --resume"
     command += " --distill-epochs 6 --distill-learning-rate 0.3 --max-drop 2%"
-    command += " --scheme exit-aware --tolerance 3%"
+    command += " --scheme exit-aware --tolerance 3% --exit-epochs 4 --exit-learning-rate 0.7"
     assert run(f"{command} {STAGE_OPTIONS} {STUDENT_OPTIONS}".split()) == 0
 
     assert called == {
@@ -79,7 +80,7 @@ def test_every_option_of_train_reaches_the_library(called: dict[str, Any]) -> No
         "teacher_head": "paper",
         "fine_tuning": replace(STAGE, epochs=2, learning_rate=0.1),
         "label_smoothing": 0.2,
-        "students": STUDENTS,
+        "students": replace(STUDENTS, exits=replace(STAGE, students_learning_rate=1e-3, **EXITING)),
         "scheme": "exit-aware",
         "tolerance": 0.03,
         "max_drop": 0.02,

@@ -21,7 +21,7 @@ from fastbert.data.example import Columns
 from fastbert.recipes import train as train_recipe
 from fastbert.recipes.run import StudentSettings
 from fastbert.running import Running
-from fastbert.training.scheme import DISTILLATION, FINE_TUNING, SCHEMES
+from fastbert.training.scheme import DISTILLATION, EXITS, FINE_TUNING, SCHEMES
 
 
 def test_the_defaults_in_help_are_those_of_the_library() -> None:
@@ -47,13 +47,15 @@ def test_the_defaults_in_help_are_those_of_the_library() -> None:
         "resume": library["resume"],
     }
     # What depends on --into is None; test_growing.py compares what help says of it.
-    steps = ("epochs", "learning_rate", "distill_epochs", "distill_learning_rate")
+    steps = ("epochs", "learning_rate", "exit_epochs", "exit_learning_rate")
     distill: dict[str, Any] = dict.fromkeys((*steps, "into", "teacher_max_length"))
     train = {
         "epochs": FINE_TUNING.epochs,
         "learning_rate": FINE_TUNING.learning_rate,
         "distill_epochs": DISTILLATION.epochs,
         "distill_learning_rate": DISTILLATION.learning_rate,
+        "exit_epochs": EXITS.epochs,
+        "exit_learning_rate": EXITS.learning_rate,
         "teacher_head": library["teacher_head"],
         "label_smoothing": library["label_smoothing"],
         "label_column": Columns().label,

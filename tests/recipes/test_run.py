@@ -19,7 +19,7 @@ from fastbert.recipes.distill import distill
 from fastbert.recipes.run_folder import claim
 from fastbert.recipes.train import train
 from fastbert.training import stage
-from fastbert.training.scheme import EXITS, TARGET, WARM_UP, SchemeSettings, joint
+from fastbert.training.scheme import EXITS, TARGET, SchemeSettings, joint
 from fastbert.training.stage import StageSettings
 from tests.recipes.runs import (
     Kill,
@@ -262,11 +262,13 @@ def test_every_stage_of_a_scheme_goes_on_in_the_precision_the_first_began_in(
     assert len(caplog.records) == 1
 
 
-def test_numbers_that_no_option_has_come_from_one_place_and_steps_from_the_first_stage() -> None:
+def test_the_students_stage_is_the_warm_up_too_and_exits_take_steps_from_the_first_stage() -> None:
     first = StageSettings(epochs=2, learning_rate=1e-3, batch_size=7, seed=5, report_to="some")
-    numbers = run_module.StudentSettings().scheme_settings(first)
-    assert numbers.warm_up == replace(first, epochs=WARM_UP.epochs, learning_rate=3e-3)
+    alone = StageSettings(epochs=6, learning_rate=0.3, batch_size=9)
+    numbers = run_module.StudentSettings(stage=alone).scheme_settings(first)
+    assert (numbers.distillation, numbers.warm_up) == (alone, alone)
     assert numbers.exits == replace(
         first, epochs=EXITS.epochs, learning_rate=5e-5, students_learning_rate=1e-3
     )
     assert (numbers.polish, numbers.target) == (None, TARGET)
+    assert run_module.StudentSettings(exits=alone).scheme_settings(first).exits == alone

@@ -30,7 +30,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> FastBertClassifier:
         output=here / "model",
         max_length=16,
         fine_tuning=STAGE,
-        students=StudentSettings(stage=STAGE),
+        students=StudentSettings(stage=STAGE, exits=STAGE),
     )
 
 
@@ -62,7 +62,7 @@ def test_texts_alone_are_enough(uncalibrated: FastBertClassifier, tmp_path: Path
     assert not report.points
     assert report.calibration is None
     assert report.timings[0]["speed"] == 0
-    assert [len(epochs) for epochs in report.history.values()] == [1, 1]
+    assert [len(epochs) for epochs in report.history.values()] == [1, 1, 1]
 
     unlabelled = collect(classifier, "model", [replace(row, label=None) for row in rows])
     assert unlabelled.truth is None

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fastbert.cli import library
-from fastbert.cli.learning import resumable, stage_of
+from fastbert.cli.learning import Together, resumable, stage_of
 from fastbert.cli.loading import quiet_transformers
 from fastbert.cli.options import (
     BOTH,
@@ -149,6 +149,7 @@ def compare(
     learning_rate: LearningRate = 2e-5,
     distill_epochs: DistillEpochs = 8,
     distill_learning_rate: DistillLearningRate = 3e-3,
+    together: Together,
     tolerance: Tolerance = 0.01,
     batch_size: BatchSize = 32,
     gradient_accumulation: GradientAccumulation = 1,
@@ -162,7 +163,9 @@ def compare(
     quiet_transformers()
     steps = Steps(batch_size, gradient_accumulation, bf16=bf16)
     students = library.StudentSettings(
-        heads[0], stage_of(distill_epochs, distill_learning_rate, steps)
+        heads[0],
+        stage_of(distill_epochs, distill_learning_rate, steps),
+        exits=together.stage(steps),
     )
     settings = students.scheme_settings(stage_of(epochs, learning_rate, steps), tolerance=tolerance)
     with resumable():

@@ -77,8 +77,8 @@ class Growing:
 
     into: Into = None
     teacher_max_length: TeacherMaxLength = None
-    distill_epochs: ExitEpochs = None
-    distill_learning_rate: ExitLearningRate = None
+    exit_epochs: ExitEpochs = None
+    exit_learning_rate: ExitLearningRate = None
 
     def refuse_the_other_way(self, distilling: Distilling) -> None:
         """Refuse options that are not read with `--into`, or not without.
@@ -87,7 +87,7 @@ class Growing:
             BadParameter: One was given.
         """
         if self.into is None:
-            for name in ("teacher_max_length", "distill_epochs", "distill_learning_rate"):
+            for name in ("teacher_max_length", "exit_epochs", "exit_learning_rate"):
                 if getattr(self, name) is not None:
                     option = f"--{name.replace('_', '-')}"
                     raise typer.BadParameter(f"{option} goes with --into ENCODER")
@@ -138,5 +138,5 @@ class Growing:
             usual,
             imitation=stage(usual.imitation, epochs, learning_rate),
             warm_up=stage(usual.warm_up),
-            exits=stage(usual.exits, self.distill_epochs, self.distill_learning_rate),
+            exits=stage(usual.exits, self.exit_epochs, self.exit_learning_rate),
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,7 @@ from fastbert.cli.loading import quiet_transformers
 from fastbert.cli.options import (
     FILES,
     MODEL,
+    STUDENTS,
     Dev,
     DistillEpochs,
     Distilling,
@@ -50,6 +51,36 @@ class InterruptedRunError(Exception):
     """^C was pressed, and there is something to say about it."""
 
 
+ExitEpochs = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="Passes in which all parts learn; --scheme paper has none.",
+        rich_help_panel=STUDENTS,
+    ),
+]
+ExitLearningRate = Annotated[
+    float,
+    typer.Option(
+        metavar="RATE", help="Peak learning rate of the encoder there.", rich_help_panel=STUDENTS
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Together:
+    """How all parts learn, in the schemes where the encoder learns from the exits."""
+
+    exit_epochs: ExitEpochs = 3
+    exit_learning_rate: ExitLearningRate = 5e-5
+
+    def stage(self, steps: Steps) -> "StageSettings":
+        """Return the settings of that stage; the students' rate has no option."""
+        usual: StageSettings = library.SchemeSettings().exits
+        asked = stage_of(self.exit_epochs, self.exit_learning_rate, steps)
+        return replace(asked, students_learning_rate=usual.students_learning_rate)
+
+
 @with_groups
 @needs_extra("train", "training")
 def train(
@@ -69,6 +100,7 @@ def train(
     label_smoothing: LabelSmoothing = 0.0,
     distill_epochs: DistillEpochs = 8,
     distill_learning_rate: DistillLearningRate = 3e-3,
+    together: Together,
     distilling: Distilling,
     scheme: SchemeName = "separate",
     tolerance: Tolerance = 0.01,
@@ -81,7 +113,10 @@ def train(
     all parts learn together. With --scheme paper the encoder stays as the teacher has it.
     """
     quiet_transformers()
-    students = _students(heads, distill_epochs, distill_learning_rate, distilling, steps)
+    students = replace(
+        _students(heads, distill_epochs, distill_learning_rate, distilling, steps),
+        exits=together.stage(steps),
+    )
     with resumable():
         classifier = library.train(
             texts,

@@ -74,7 +74,7 @@ LearningRate = Annotated[
     float, typer.Option(metavar="RATE", help="Peak learning rate.", rich_help_panel=TEACHER)
 ]
 DistillEpochs = Annotated[
-    int, typer.Option(metavar="N", help="Passes of paper's students.", rich_help_panel=STUDENTS)
+    int, typer.Option(metavar="N", help="Passes of the students alone.", rich_help_panel=STUDENTS)
 ]
 DistillLearningRate = Annotated[
     float, typer.Option(metavar="RATE", help="Peak learning rate there.", rich_help_panel=STUDENTS)

@@ -60,10 +60,12 @@ class StudentSettings:
 
     Args:
         heads: The head of each student: a spelling such as `paper:3,queries`, or their shapes.
-        stage: Epochs, learning rate and the like.
+        stage: Epochs, learning rate and the like where they alone learn.
         direction: Which Kullback-Leibler divergence is minimised.
         cache_hidden_states: Run the backbone once and keep what the students read on disk; None
             where the students alone learn for several epochs and it fits.
+        exits: Epochs and the like where all parts learn after that; None for the default's with
+            the steps, seed and precision of the first stage.
 
     Raises:
         ValueError: The heads are no spelling.
@@ -73,6 +75,7 @@ class StudentSettings:
     stage: StageSettings = DISTILLATION
     direction: Direction = "student-teacher"
     cache_hidden_states: bool | None = None
+    exits: StageSettings | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no spelling before any file is read."""
@@ -101,8 +104,8 @@ class StudentSettings:
             numbers,
             fine_tuning=fine_tuning,
             distillation=self.stage,
-            warm_up=numbers.warm_up and like_the_first(numbers.warm_up),
-            exits=like_the_first(numbers.exits),
+            warm_up=self.stage,
+            exits=self.exits or like_the_first(numbers.exits),
             polish=numbers.polish and like_the_first(numbers.polish),
             label_smoothing=label_smoothing,
             direction=self.direction,
