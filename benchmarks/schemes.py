@@ -119,6 +119,7 @@ def run(name: str, seed: int, wanted: list[str], work: Path) -> None:
         seeds=[seed],
         settings=settings,
         max_length=used.max_length,
+        keep_models=True,
         resume=(work / name).exists(),
     )
     records = folder_of(work / name, seed)
