@@ -16,6 +16,7 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from fastbert.exits.alone import RunsAlone, answer_alone
 from fastbert.exits.criteria import ExitCriterion, Seen, ThresholdCriterion, watched_exits
 
 State = TypeVar("State")
@@ -154,13 +155,18 @@ def classify(
     """Classify a batch, each row at the first exit that is certain enough about it.
 
     The criterion sees the logits of the watched exits so far; the teacher answers every row that
-    is still there after the last layer.
+    is still there after the last layer. One row alone takes one call where the backend can do that.
 
     Raises:
         ValueError: The criterion has thresholds for another number of students.
 
     Source: Section 3.3, "Adaptive inference", of Liu et al., FastBERT (ACL 2020).
     """
+    if len(batch) == 1 and isinstance(backend, RunsAlone):
+        alone = answer_alone(backend, batch, criterion)
+        if alone is not None:
+            logits, exit_layer = alone
+            return ExitResult(logits, np.array([exit_layer]))
     running: RunningRows[State] | None = begin(backend, batch, criterion)
     answers: list[Answered] = []
     while running is not None:

@@ -10,6 +10,7 @@ without a word, in float32. There the graph rounds them first, so answers are th
 import threading
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import openvino
 from openvino import Model, Node, Output, opset13
 
 from fastbert.errors import ExportError, FolderError
+from fastbert.exits.criteria import Measure
 from fastbert.folder.export import Export, OpenPiece
 from fastbert.running import ANYHOW, Running
+from fastbert.runtime.openvino_chain import DOUBTS, OpenVinoChain, chain_of
 from fastbert.runtime.openvino_core import open_core
 from fastbert.runtime.pieces import Arrays, PieceBackend
 
@@ -85,17 +88,36 @@ class OpenVinoBackend(PieceBackend):
 
     def make_segment(self, done: int, exit_layer: int) -> "OpenVinoSegment":
         """Join the pieces of a segment and compile them."""
-        first = 0 if done == 0 else done + 1
-        pieces = self._pieces[first : exit_layer + 1]
+        pieces = self._pieces_of(done, exit_layer)
+        return OpenVinoSegment(self._compiled(self._joined(done, exit_layer), pieces), pieces)
+
+    def make_chain(self, exits: tuple[int, ...], measure: Measure) -> OpenVinoChain | None:
+        """Join all pieces into one graph, if the measure can be written in it, and compile it."""
+        if type(measure) not in DOUBTS:
+            return None
+        segments = [self._joined(done, layer) for done, layer in pairwise((0, *exits))]
+        return OpenVinoChain(
+            self._compiled(chain_of(segments, measure), self._pieces), self._pieces
+        )
+
+    def _joined(self, done: int, exit_layer: int) -> Model:
+        """Return the layers after `done` up to `exit_layer` as one graph."""
         model = join(
-            [self._read(piece) for piece in pieces], gives_hidden=exit_layer < self.num_exits
+            [self._read(piece) for piece in self._pieces_of(done, exit_layer)],
+            gives_hidden=exit_layer < self.num_exits,
         )
         if self._rounds:
             round_activations(model)
+        return model
+
+    def _pieces_of(self, done: int, exit_layer: int) -> Sequence[OpenPiece]:
+        return self._pieces[0 if done == 0 else done + 1 : exit_layer + 1]
+
+    def _compiled(self, model: Model, pieces: Sequence[OpenPiece]) -> openvino.CompiledModel:
         compiled = self._core.compile_model(model, "CPU", self._settings)
         for piece in pieces:
             piece.forget_weights()
-        return OpenVinoSegment(compiled, pieces)
+        return compiled
 
     def _read(self, piece: OpenPiece) -> Model:
         weights = np.frombuffer(piece.weights or bytearray(), np.uint8)

@@ -10,7 +10,7 @@ its longest row.
 import ctypes
 import os
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +19,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
+from fastbert.exits.alone import RunsAlone
+from fastbert.exits.criteria import Measure
 from fastbert.text import TokenBatch
 
+BOUNDS = "bounds"  # what a chain reads beside the tokens
 TOKENS_A_STEP = 1_024
 KEPT_LAYERS = 2  # times the model's layers that compiled segments may hold in all
+KEPT_CHAINS = 2  # whole models, each for the exits that one goal asks
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -36,6 +40,15 @@ class Segment(Protocol):
 
         What is returned is the caller's; no later call changes it.
         """
+        ...
+
+
+@runtime_checkable
+class Chain(Protocol):
+    """A whole model for one row, which runs no further than it has to, ready in any thread."""
+
+    def __call__(self, feeds: Arrays) -> Float[np.ndarray, "passed classes"]:
+        """Return what each exit answered that the row has passed; it is the caller's."""
         ...
 
 
@@ -58,7 +71,7 @@ class SegmentRows:
     lengths: Int[np.ndarray, " rows"]
 
 
-class PieceBackend(ABC):
+class PieceBackend(RunsAlone):
     """An exit backend over pieces; a runtime says how a segment of them is made."""
 
     def __init__(self, num_exits: int) -> None:
@@ -66,13 +79,18 @@ class PieceBackend(ABC):
         self._num_exits = num_exits
         self._segments: OrderedDict[tuple[int, int], Segment] = OrderedDict()
         self._most_layers = KEPT_LAYERS * num_exits
-        self._of_parent: list[OrderedDict[tuple[int, int], Segment]] = []
+        self._chains: OrderedDict[tuple[tuple[int, ...], Measure], Chain] = OrderedDict()
+        self._of_parent: list[object] = []
         self._lock = threading.Lock()
         self._process = os.getpid()
 
     @abstractmethod
     def make_segment(self, done: int, exit_layer: int) -> Segment:
         """Make the segment of the layers after `done` up to `exit_layer`, with its exit."""
+
+    def make_chain(self, exits: tuple[int, ...], measure: Measure) -> Chain | None:
+        """Make one graph of all layers with these exits; None where the runtime has none."""
+        return None
 
     def fitting(self, rows: int, length: int) -> tuple[int, int]:
         """Return the shape in which so many rows of this length are run: at least as large."""
@@ -83,8 +101,8 @@ class PieceBackend(ABC):
         # Never ended: a segment waits for its threads in the end, and they are the parent's.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
         _end_without_libraries()
-        self._of_parent.append(self._segments)
-        self._segments = OrderedDict()
+        self._of_parent += [self._segments, self._chains]
+        self._segments, self._chains = OrderedDict(), OrderedDict()
         self._lock = threading.Lock()
         self._process = os.getpid()
 
@@ -95,8 +113,7 @@ class PieceBackend(ABC):
 
     def start(self, batch: TokenBatch) -> SegmentRows:
         """Take the tokens; they are embedded with the first layers."""
-        if self._process != os.getpid():
-            self.begin_in_child()
+        self._begin_in_own_process()
         lengths = batch.attention_mask.sum(axis=1)
         return SegmentRows(0, batch.arrays, np.arange(len(batch)), lengths)
 
@@ -116,6 +133,23 @@ class PieceBackend(ABC):
         }
         return SegmentRows(exit_layer, arrays, np.arange(len(logits)), state.lengths), logits
 
+    def run_alone(
+        self,
+        batch: TokenBatch,
+        exits: tuple[int, ...],
+        measure: Measure,
+        bounds: Float[np.ndarray, " students"],
+    ) -> Float[np.ndarray, "passed classes"] | None:
+        """Run one row until an exit has less doubt than its bound."""
+        self._begin_in_own_process()
+        chain = self._chain(exits, measure)
+        if chain is None:
+            return None
+        row, length = np.arange(1), int(batch.attention_mask.sum())
+        shape = self.fitting(1, length)
+        arrays = {name: _filled(array, row, length, shape) for name, array in batch.arrays.items()}
+        return chain({**arrays, BOUNDS: bounds})
+
     def keep(self, state: SegmentRows, rows: Int[np.ndarray, " rows"]) -> SegmentRows:
         """Return the named rows only, in that order."""
         return replace(state, rows=state.rows[rows], lengths=state.lengths[rows])
@@ -129,6 +163,24 @@ class PieceBackend(ABC):
             for name in states[0].arrays
         }
         return SegmentRows(states[0].exit_layer, arrays, np.arange(len(lengths)), lengths)
+
+    def _begin_in_own_process(self) -> None:
+        if self._process != os.getpid():
+            self.begin_in_child()
+
+    def _chain(self, exits: tuple[int, ...], measure: Measure) -> Chain | None:
+        """Return a chain; the one not used for longest makes place when there are too many."""
+        key = (exits, measure)
+        with self._lock:
+            if key not in self._chains:
+                made = self.make_chain(exits, measure)
+                if made is None:
+                    return None
+                self._chains[key] = made
+                while len(self._chains) > KEPT_CHAINS:
+                    self._chains.popitem(last=False)
+            self._chains.move_to_end(key)
+            return self._chains[key]
 
     def _segment(self, done: int, exit_layer: int) -> Segment:
         """Return a segment; the one not used for longest makes place when there are too many."""
