@@ -37,7 +37,7 @@ from fastbert.folder.export import Export
 from fastbert.folder.read import open_folder
 from fastbert.running import Running
 from fastbert.runtime import openvino_backend
-from fastbert.runtime.onnx_backend import OnnxSegment, join
+from fastbert.runtime.onnx_backend import OnnxSegment, Session, join
 from fastbert.runtime.openvino_backend import OpenVinoBackend
 from fastbert.runtime.pieces import Arrays, PieceBackend
 
@@ -247,7 +247,7 @@ class InMemory(PieceBackend):
         first = 0 if done == 0 else done + 1
         pieces = [copy.deepcopy(piece) for piece in self._pieces[first : exit_layer + 1]]
         outputs = ["logits"] if exit_layer == self.num_exits else ["hidden_after", "logits"]
-        return OnnxSegment(join(pieces, outputs), {}, threads=1)
+        return OnnxSegment(Session(join(pieces, outputs), {}, threads=1))
 
 
 def accuracy_of(

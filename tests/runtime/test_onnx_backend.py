@@ -16,7 +16,8 @@ from fastbert.errors import ExportError, FolderError
 from fastbert.folder.export import Export, open_export
 from fastbert.running import Running
 from fastbert.runtime import onnx_backend
-from fastbert.runtime.onnx_backend import OnnxBackend, join, leading_to
+from fastbert.runtime.onnx_backend import OnnxBackend, join
+from fastbert.runtime.onnx_graph import leading_to
 from tests.tiny_data import examples
 
 TEXTS = [example.text for example in examples(4, seed=9)]

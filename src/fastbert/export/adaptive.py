@@ -22,8 +22,8 @@ from onnx import helper
 
 from fastbert.errors import ExportError
 from fastbert.exits.criteria import Measure
-from fastbert.export.doubts import DOUBTS, PROBABILITIES
-from fastbert.export.graph import Graph, Weights, opsets, put, tensor
+from fastbert.runtime.onnx_doubts import DOUBTS, PROBABILITIES
+from fastbert.runtime.onnx_graph import Graph, Weights, opsets, put, tensor
 from fastbert.tasks.task import Task
 
 DOC = (

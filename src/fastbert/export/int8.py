@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from fastbert.runtime.onnx_backend import leading_to
+from fastbert.runtime.onnx_graph import leading_to
 
 LARGEST = 63  # of the activations, before they are shifted: 2 x 127 x 127 fits into 16 bits
 ZERO = 64  # of the shifted activations

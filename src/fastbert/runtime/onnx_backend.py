@@ -1,18 +1,24 @@
 """ONNX Runtime: segments of pieces, each joined into one graph."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_helper
+from jaxtyping import Float
+from onnx import ModelProto, TensorProto, compose, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from fastbert.errors import ExportError, FolderError
+from fastbert.exits.criteria import Measure
 from fastbert.folder.export import FULL_RANGE, Export, OpenPiece
 from fastbert.running import ANYHOW, Running
+from fastbert.runtime.onnx_chain import chain_of
+from fastbert.runtime.onnx_doubts import DOUBTS
+from fastbert.runtime.onnx_graph import leading_to
 from fastbert.runtime.pieces import Arrays, PieceBackend
 
 
@@ -40,20 +46,30 @@ class OnnxBackend(PieceBackend):
         self._pieces = export.open_pieces()
         self._threads = running.threads or 0
 
+    def make_chain(self, exits: tuple[int, ...], measure: Measure) -> "OnnxChain | None":
+        """Write all pieces into one graph, if the measure can be written in it."""
+        if type(measure) not in DOUBTS:
+            return None
+        model = chain_of([_read(piece) for piece in self._pieces], exits, measure)
+        return OnnxChain(self._session(model, self._pieces))
+
     def make_segment(self, done: int, exit_layer: int) -> "OnnxSegment":
         """Join the pieces of a segment and hand them to the runtime."""
         first = 0 if done == 0 else done + 1
         pieces = self._pieces[first : exit_layer + 1]
         outputs = ["logits"] if exit_layer == self.num_exits else ["hidden_after", "logits"]
         model = join([_read(piece) for piece in pieces], outputs)
-        segment = OnnxSegment(model, _weights(model, pieces), self._threads)
+        return OnnxSegment(self._session(model, pieces))
+
+    def _session(self, model: ModelProto, pieces: Sequence[OpenPiece]) -> "Session":
+        session = Session(model, _weights(model, pieces), self._threads)
         for piece in pieces:
             piece.forget_weights()
-        return segment
+        return session
 
 
-class OnnxSegment:
-    """A session, and which of the feeds it reads."""
+class Session:
+    """A graph made ready, and which of the feeds it reads."""
 
     def __init__(self, model: ModelProto, weights: Arrays, threads: int) -> None:
         """Let the runtime optimise a graph.
@@ -80,10 +96,36 @@ class OnnxSegment:
         )
         self._inputs = [item.name for item in self._session.get_inputs()]
 
+    def __call__(self, feeds: Arrays) -> list[np.ndarray]:
+        """Return all outputs."""
+        results: list[np.ndarray] = self._session.run(
+            None, {name: feeds[name] for name in self._inputs}
+        )
+        return results
+
+
+@dataclass(frozen=True)
+class OnnxSegment:
+    """The graph of some layers and the exit after them."""
+
+    session: Session
+
     def __call__(self, feeds: Arrays) -> tuple[np.ndarray | None, np.ndarray]:
         """Return the hidden states, if a layer follows, and the logits."""
-        *hidden, logits = self._session.run(None, {name: feeds[name] for name in self._inputs})
+        *hidden, logits = self.session(feeds)
         return (hidden[0] if hidden else None), logits
+
+
+@dataclass(frozen=True)
+class OnnxChain:
+    """The graph of a whole model for one row."""
+
+    session: Session
+
+    def __call__(self, feeds: Arrays) -> Float[np.ndarray, "passed classes"]:
+        """Return what each exit answered that the row has passed, the last one included."""
+        logits, passed = self.session(feeds)
+        return logits[: int(passed)]
 
 
 @cache
@@ -175,29 +217,3 @@ def _renamed(item: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
     copy.CopyFrom(item)
     copy.name = name
     return copy
-
-
-def leading_to(
-    outputs: set[str], nodes: Sequence[NodeProto], given: Collection[str] = ()
-) -> list[NodeProto]:
-    """Return the nodes that some outputs depend on, in the order in which they run.
-
-    Args:
-        outputs: The names of the values.
-        nodes: In the order in which they run.
-        given: Values that need no computing.
-    """
-    kept, wanted = [], set(outputs)
-    for node in reversed(nodes):
-        if not wanted.isdisjoint(node.output):
-            kept.append(node)
-            wanted.update(name for name in values_read(node) if name not in given)
-    return kept[::-1]
-
-
-def values_read(node: NodeProto) -> Iterator[str]:
-    """Give the values that a node reads, also from within branches of its own."""
-    yield from node.input
-    for attribute in node.attribute:
-        for inner in attribute.g.node:
-            yield from values_read(inner)

@@ -8,8 +8,8 @@ from onnx import helper
 
 from fastbert.exits.criteria import Measure
 from fastbert.exits.measures import Energy, Entropy, Margin, MaxProbability, TopEntropy
-from fastbert.export.doubts import DOUBTS, PROBABILITIES
-from fastbert.export.graph import Graph, Weights, tensor
+from fastbert.runtime.onnx_doubts import DOUBTS, PROBABILITIES
+from fastbert.runtime.onnx_graph import Graph, Weights, tensor
 from fastbert.tasks.known import TASKS
 
 ROWS, CLASSES = 40, 5

@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from fastbert.export.graph import Graph, Weights, opsets, put, tensor
+from fastbert.runtime.onnx_graph import Graph, Weights, opsets, put, tensor
 
 
 def run(graph: Graph, output: str, **inputs: np.ndarray) -> np.ndarray:

@@ -1,15 +1,13 @@
 """An ONNX graph that is written node by node, with all its weights in the outermost graph."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import compose, helper, numpy_helper
-
-from fastbert.runtime.onnx_backend import leading_to, values_read
 
 
 class Weights:
@@ -56,7 +54,7 @@ class Graph:
         self.nodes.append(helper.make_node(op, inputs, names, name, **settings))
         return name
 
-    def constant(self, value: int | float | list[int], dtype: type[np.generic] = np.float32) -> str:
+    def constant(self, value: Any, dtype: type[np.generic] = np.float32) -> str:
         """Return the name of a constant."""
         tensor = numpy_helper.from_array(np.array(value, dtype))
         return self.weights.keep(tensor, f"constant_{value}")
@@ -115,3 +113,29 @@ def opsets(pieces: Sequence[onnx.ModelProto]) -> list[onnx.OperatorSetIdProto]:
     """Return the operator sets that the pieces are written in."""
     versions = {entry.domain: entry.version for piece in pieces for entry in piece.opset_import}
     return [helper.make_opsetid(*entry) for entry in versions.items()]
+
+
+def leading_to(
+    outputs: set[str], nodes: Sequence[onnx.NodeProto], given: Collection[str] = ()
+) -> list[onnx.NodeProto]:
+    """Return the nodes that some outputs depend on, in the order in which they run.
+
+    Args:
+        outputs: The names of the values.
+        nodes: In the order in which they run.
+        given: Values that need no computing.
+    """
+    kept, wanted = [], set(outputs)
+    for node in reversed(nodes):
+        if not wanted.isdisjoint(node.output):
+            kept.append(node)
+            wanted.update(name for name in values_read(node) if name not in given)
+    return kept[::-1]
+
+
+def values_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Give the values that a node reads, also from within branches of its own."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from values_read(inner)

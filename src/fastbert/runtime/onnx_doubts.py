@@ -18,7 +18,7 @@ from fastbert.exits.measures import (
     MaxProbability,
     TopEntropy,
 )
-from fastbert.export.graph import Graph
+from fastbert.runtime.onnx_graph import Graph
 from fastbert.tasks.single_label import SingleLabel
 from fastbert.tasks.task import Task
 
@@ -43,12 +43,11 @@ def _top_entropy(measure: TopEntropy, graph: "Graph", logits: str, classes: int)
 
 
 def _max_probability(measure: MaxProbability, graph: "Graph", logits: str, classes: int) -> str:
-    # There is no expm1, but log_softmax peaks at -log(total), and total is 1 plus the others.
-    _, _, total = _softmax_parts(graph, logits)
-    one = graph.constant(1.0)
-    rest = graph.add("Div", graph.add("Sub", total, one), total)
-    scaled = graph.add("Mul", rest, graph.constant(classes / (classes - 1)))
-    return graph.add("Min", scaled, one)
+    probabilities = graph.add("Softmax", logits, axis=-1)
+    last = graph.constant([-1], np.int64)
+    largest = graph.add("ReduceMax", probabilities, last, keepdims=0)
+    scale = graph.constant(classes / (classes - 1))
+    return graph.add("Sub", scale, graph.add("Mul", largest, scale))
 
 
 def _margin(measure: Margin, graph: "Graph", logits: str, classes: int) -> str:
