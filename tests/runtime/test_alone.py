@@ -12,7 +12,7 @@ from fastbert.exits.criteria import Measure, ThresholdCriterion, log_softmax
 from fastbert.exits.engine import ExitResult, RunningRows, begin, classify, in_order, step
 from fastbert.exits.measures import Energy, Entropy, Margin, MaxProbability, Patience, TopEntropy
 from fastbert.runtime import onnx_doubts, openvino_chain
-from fastbert.runtime.pieces import KEPT_CHAINS, PieceBackend
+from fastbert.runtime.pieces import KEPT_CHAINS, Chain, PieceBackend
 from fastbert.text import Text, TokenBatch
 from tests.tiny_data import examples
 
@@ -70,6 +70,7 @@ def test_answers_and_exits_are_those_of_the_loop(
 ) -> None:
     criterion = spread(exported, measure, watched)
     left = set()
+    classify(backend, rows_of(exported)[0], criterion)  # the first one goes by the loop
     for row in rows_of(exported):
         expected = by_the_loop(backend, row, criterion)
         answered = answer_alone(backend, row, criterion)
@@ -82,17 +83,22 @@ def test_answers_and_exits_are_those_of_the_loop(
     assert len(left) >= 3
 
 
+def run_alone(backend: PieceBackend, row: TokenBatch, bounds: np.ndarray) -> np.ndarray | None:
+    return backend.run_alone(row, (1, 2, 3, 4, 5), MaxProbability(), bounds)
+
+
 def test_layers_after_the_exit_do_not_run(
     exported: FastBertClassifier, backend: PieceBackend
 ) -> None:
     row = rows_of(exported)[0]
+    run_alone(backend, row, np.zeros(4, np.float32))
     for exit_layer in (1, 2, 4):
         bounds = np.zeros(4, np.float32)
         bounds[exit_layer - 1] = 2  # all doubt lies below
-        passed = backend.run_alone(row, (1, 2, 3, 4, 5), MaxProbability(), bounds)
+        passed = run_alone(backend, row, bounds)
         assert passed is not None
         assert len(passed) == exit_layer
-    everywhere = backend.run_alone(row, (1, 2, 3, 4, 5), MaxProbability(), np.zeros(4, np.float32))
+    everywhere = run_alone(backend, row, np.zeros(4, np.float32))
     assert everywhere is not None
     assert len(everywhere) == 5
     assert len(np.unique(everywhere, axis=0)) == 5  # each is of an exit of its own
@@ -103,6 +109,7 @@ def test_an_answer_is_not_changed_by_the_next_one(
 ) -> None:
     first, second, *_ = rows_of(exported)
     criterion = ThresholdCriterion(MaxProbability(), (1e-9,) * 4)
+    classify(backend, second, criterion)
     logits = classify(backend, first, criterion).logits
     kept = logits.copy()
     classify(backend, second, criterion)
@@ -121,9 +128,10 @@ def test_other_measures_go_by_the_loop(
     criterion = ThresholdCriterion(measure, (0.3, 0.3, 0.3, 0.3))
     row = rows_of(exported)[0]
     expected = by_the_loop(backend, row, criterion)
-    found = classify(backend, row, criterion)
-    np.testing.assert_array_equal(found.logits, expected.logits)
-    assert not backend._chains
+    for _ in range(2):
+        found = classify(backend, row, criterion)
+        np.testing.assert_array_equal(found.logits, expected.logits)
+    assert not any(backend._chains.values())
 
 
 def test_a_batch_goes_by_the_loop_and_the_texts_of_one_criterion_share_a_graph(
@@ -138,11 +146,35 @@ def test_a_batch_goes_by_the_loop_and_the_texts_of_one_criterion_share_a_graph(
     assert list(backend._chains) == [((1, 2, 3, 4, 5), MaxProbability())]
 
 
+def test_a_text_that_comes_once_makes_no_graph(
+    exported: FastBertClassifier, backend: PieceBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[int, ...]] = []
+    real = backend.make_chain
+
+    def noted(exits: tuple[int, ...], measure: Measure) -> Chain | None:
+        made.append(exits)
+        return real(exits, measure)
+
+    monkeypatch.setattr(backend, "make_chain", noted)
+    goals = [
+        ThresholdCriterion(Entropy(), tuple((1e-3 * watched).tolist())) for watched in np.eye(4)
+    ]
+    for _ in range(2):  # they take turns, and are more than are kept
+        for goal in goals:
+            exported.classify(TEXTS[:1], goal)
+    assert not made
+    for _ in range(3):
+        exported.classify(TEXTS[:1], goals[2])
+    assert made == [(3, 5)]
+
+
 def test_graphs_that_are_not_in_use_make_place(
     exported: FastBertClassifier, backend: PieceBackend
 ) -> None:
     for watched in np.eye(4):
         criterion = ThresholdCriterion(Margin(), tuple((1e-3 * watched).tolist()))
-        exported.classify(TEXTS[:1], criterion)
+        for _ in range(2):
+            exported.classify(TEXTS[:1], criterion)
     assert list(backend._chains) == [((3, 5), Margin()), ((4, 5), Margin())]
     assert len(backend._chains) == KEPT_CHAINS

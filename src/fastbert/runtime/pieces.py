@@ -79,7 +79,7 @@ class PieceBackend(RunsAlone):
         self._num_exits = num_exits
         self._segments: OrderedDict[tuple[int, int], Segment] = OrderedDict()
         self._most_layers = KEPT_LAYERS * num_exits
-        self._chains: OrderedDict[tuple[tuple[int, ...], Measure], Chain] = OrderedDict()
+        self._chains: OrderedDict[tuple[tuple[int, ...], Measure], Chain | None] = OrderedDict()
         self._of_parent: list[object] = []
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -169,14 +169,18 @@ class PieceBackend(RunsAlone):
             self.begin_in_child()
 
     def _chain(self, exits: tuple[int, ...], measure: Measure) -> Chain | None:
-        """Return a chain; the one not used for longest makes place when there are too many."""
+        """Return a chain; the one not asked for longest makes place when there are too many.
+
+        It is made when it is asked for again. What comes once is answered sooner by the loop, which
+        makes ready no more layers than the row runs; and goals that take turns, more of them than
+        are kept, do not make chains over and over.
+        """
         key = (exits, measure)
         with self._lock:
-            if key not in self._chains:
-                made = self.make_chain(exits, measure)
-                if made is None:
-                    return None
-                self._chains[key] = made
+            if key in self._chains:
+                self._chains[key] = self._chains[key] or self.make_chain(exits, measure)
+            else:
+                self._chains[key] = None
                 while len(self._chains) > KEPT_CHAINS:
                     self._chains.popitem(last=False)
             self._chains.move_to_end(key)
