@@ -127,7 +127,9 @@ def run(name: str, seed: int, wanted: list[str], work: Path) -> None:
         one: read_facts(records, one)["seconds"]
         for one in (TEACHER, *(contender.name for contender in asked))
     }
-    write_result(f"schemes_{name}_seed{seed}", found.as_dict() | {"seconds": seconds})
+    told = found.as_dict() | {"seconds": seconds}
+    told["settings"] |= {"model": ENCODER.name}  # not where it lies on this machine
+    write_result(f"schemes_{name}_seed{seed}", told)
 
 
 def drawn(name: str, split: str, work: Path) -> Path:
