@@ -100,7 +100,7 @@ def run_demo(
     task = "BBC News, does a headline belong to a story?" if data is None else f"{data.name}."
     console.print(
         f"FastBERT on {task} {sizes} texts. First the teacher learns from the labels, then the "
-        "students learn from the teacher."
+        "students learn from the teacher, then all layers learn with them."
     )
     max_length, test = PAIR_LENGTH if data is None else OWN_LENGTH, splits[2]
     with _signs_of_life():
