@@ -2,31 +2,29 @@
 
     python benchmarks/exit_price.py MODEL [--turns 100]
 
-MODEL is a model folder; it is exported for the run. Three ways take turns, and who begins changes:
-no exit is asked; all are asked by the loop, from segment to segment; all are asked as `classify`
-does it for one text alone. No doubt is small enough to leave. In a turn each way runs a few times,
-the first of which only brings its weights back into the caches, and the rest count by their median.
-The median of the differences within a turn, over the number of students, is what an exit costs, its
+MODEL is a model folder; it is exported for the run. Three ways take turns, in changing order: no
+exit is asked; all are asked by the loop, from segment to segment; all are asked as `classify` does
+it for one text alone. No doubt is small enough to leave. In a turn each way runs a few times, the
+first of which only brings its weights back into the caches, and the rest count by their median. The
+median of the differences within a turn, over the number of students, is what an exit costs, its
 head included. One thread, 24 tokens.
 """
 
 import argparse
 import shutil
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from machine import write_result
 
 from fastbert.bench.machine import warn_if_busy
+from fastbert.bench.timing import time_items
 from fastbert.errors import ExportError
 from fastbert.exits.criteria import ThresholdCriterion
-from fastbert.exits.engine import Answered, ExitBackend, RunningRows, begin, classify, step
+from fastbert.exits.engine import classify, classify_in_steps
 from fastbert.exits.measures import MaxProbability
 from fastbert.export.export import export_model
 from fastbert.folder.export import open_export
@@ -37,7 +35,7 @@ from fastbert.text import TokenBatch
 
 TARGETS = [(runtime, precision) for runtime, each in PRECISIONS.items() for precision in each]
 LENGTH, WARM_UP = 24, 10
-REPEATS = 4  # of each way in a turn; the first does not count
+REPEATS = 3  # of each way in a turn, after one that does not count
 NEVER = 1e-12  # a threshold that asks an exit and lets nobody go
 
 
@@ -72,12 +70,16 @@ def price(model: Path, runtime: Runtime, precision: Precision, turns: int) -> di
         nobody, all_of_them = (
             ThresholdCriterion(MaxProbability(), (each,) * students) for each in (0.0, NEVER)
         )
-        ways: dict[str, Callable[[], object]] = {
-            "full": partial(classify, backend, row, nobody),
-            "loop": partial(loop, backend, row, all_of_them),
-            "classify": partial(classify, backend, row, all_of_them),
+        ways: dict[str, Callable[[TokenBatch], object]] = {
+            "full": partial(classify, backend, criterion=nobody),
+            "loop": partial(classify_in_steps, backend, criterion=all_of_them),
+            "classify": partial(classify, backend, criterion=all_of_them),
         }
-        times = in_turns(ways, turns)
+        for way in ways.values():  # first calls are slower
+            for _ in range(WARM_UP):
+                way(row)
+        seconds = time_items(ways, [row] * REPEATS, turns)
+        times = {way: 1_000 * np.median(each, axis=1) for way, each in seconds.items()}
     layer = float(np.median(times["full"])) / backend.num_exits
     exits = {
         way: float(np.median(times[way] - times["full"])) / students for way in ("loop", "classify")
@@ -92,33 +94,6 @@ def text(max_length: int) -> TokenBatch:
     length = min(LENGTH, max_length)
     ids = np.random.default_rng(0).integers(10, 1_000, (1, length))
     return TokenBatch(ids, np.ones_like(ids), np.zeros_like(ids))
-
-
-def loop(backend: ExitBackend[Any, Any], row: TokenBatch, criterion: ThresholdCriterion) -> None:
-    """Take a row from exit to exit."""
-    running: RunningRows[Any] | None = begin(backend, row, criterion)
-    answers: list[Answered] = []
-    while running is not None:
-        running, answered = step(backend, running)
-        answers += answered
-
-
-def in_turns(ways: dict[str, Callable[[], object]], turns: int) -> dict[str, Any]:
-    """Return the milliseconds of each way, turn by turn."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    names = list(ways)
-    for turn in range(-WARM_UP, turns):
-        for name in names if turn % 2 else reversed(names):
-            taken = [milliseconds(ways[name]) for _ in range(REPEATS)]
-            if turn >= 0:
-                times[name].append(median(taken[1:]))
-    return {name: np.array(each) for name, each in times.items()}
-
-
-def milliseconds(way: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    way()
-    return 1_000 * (time.perf_counter() - start)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """A text alone in one graph: it is answered as by the loop over segments, to the bit."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from fastbert.classifier import FastBertClassifier
 from fastbert.exits.alone import answer_alone
 from fastbert.exits.criteria import Measure, ThresholdCriterion, log_softmax
-from fastbert.exits.engine import ExitResult, RunningRows, begin, classify, in_order, step
+from fastbert.exits.engine import classify, classify_in_steps
 from fastbert.exits.measures import Energy, Entropy, Margin, MaxProbability, Patience, TopEntropy
 from fastbert.runtime import onnx_doubts, openvino_chain
 from fastbert.runtime.pieces import KEPT_CHAINS, Chain, PieceBackend
@@ -30,17 +29,6 @@ def backend(exported: FastBertClassifier) -> PieceBackend:
 
 def rows_of(exported: FastBertClassifier) -> list[TokenBatch]:
     return [batch for _, batch in exported.batches(exported.encode(TEXTS), 1)]
-
-
-def by_the_loop(
-    backend: PieceBackend, row: TokenBatch, criterion: ThresholdCriterion
-) -> ExitResult:
-    running: RunningRows[Any] | None = begin(backend, row, criterion)
-    answers = []
-    while running is not None:
-        running, answered = step(backend, running)
-        answers += answered
-    return in_order(answers)
 
 
 def spread(
@@ -72,7 +60,7 @@ def test_answers_and_exits_are_those_of_the_loop(
     left = set()
     classify(backend, rows_of(exported)[0], criterion)  # the first one goes by the loop
     for row in rows_of(exported):
-        expected = by_the_loop(backend, row, criterion)
+        expected = classify_in_steps(backend, row, criterion)
         answered = answer_alone(backend, row, criterion)
         assert answered is not None
         logits, exit_layer = answered
@@ -122,12 +110,12 @@ class SecondGuess(Measure):
 
 
 @pytest.mark.parametrize("measure", [SecondGuess(), Patience()], ids=["own", "looks back"])
-def test_other_measures_go_by_the_loop(
+def test_other_measures_go_classify_in_steps(
     exported: FastBertClassifier, backend: PieceBackend, measure: Measure
 ) -> None:
     criterion = ThresholdCriterion(measure, (0.3, 0.3, 0.3, 0.3))
     row = rows_of(exported)[0]
-    expected = by_the_loop(backend, row, criterion)
+    expected = classify_in_steps(backend, row, criterion)
     for _ in range(2):
         found = classify(backend, row, criterion)
         np.testing.assert_array_equal(found.logits, expected.logits)

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from fastbert.exits.criteria import EntropyCriterion, ExitCriterion, Measure, ThresholdCriterion
+from fastbert.exits.criteria import (
+    EntropyCriterion,
+    ExitCriterion,
+    Measure,
+    ThresholdCriterion,
+    watched_exits,
+)
 from fastbert.exits.measures import Entropy
 
 RELUCTANCE = 1e-3  # share of a threshold by which a runtime waits longer, for it rounds otherwise
@@ -70,7 +76,7 @@ def answer_alone(
     if rule is None or rule.measure.looks_back:
         return None
     rule.refuse_other_depth(backend.num_exits)
-    watched = [layer for layer, limit in enumerate(rule.thresholds, start=1) if limit > 0]
+    watched = watched_exits(rule, backend.num_exits)
     if not watched:
         return None
     thresholds = np.array([rule.thresholds[layer - 1] for layer in watched])

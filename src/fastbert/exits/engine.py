@@ -167,6 +167,17 @@ def classify(
         if alone is not None:
             logits, exit_layer = alone
             return ExitResult(logits, np.array([exit_layer]))
+    return classify_in_steps(backend, batch, criterion)
+
+
+def classify_in_steps(
+    backend: ExitBackend[State, Batch], batch: Batch, criterion: ExitCriterion
+) -> ExitResult:
+    """Classify a batch from exit to exit, also where it is one row that could run alone.
+
+    Raises:
+        ValueError: The criterion has thresholds for another number of students.
+    """
     running: RunningRows[State] | None = begin(backend, batch, criterion)
     answers: list[Answered] = []
     while running is not None:

@@ -9,6 +9,7 @@ without a word, in float32. There the graph rounds them first, so answers are th
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,13 +17,14 @@ from typing import Any
 
 import numpy as np
 import openvino
+from jaxtyping import Float
 from openvino import Model, Node, Output, opset13
 
 from fastbert.errors import ExportError, FolderError
 from fastbert.exits.criteria import Measure
 from fastbert.folder.export import Export, OpenPiece
 from fastbert.running import ANYHOW, Running
-from fastbert.runtime.openvino_chain import DOUBTS, OpenVinoChain, chain_of
+from fastbert.runtime.openvino_chain import DOUBTS, chain_of
 from fastbert.runtime.openvino_core import open_core
 from fastbert.runtime.pieces import Arrays, PieceBackend
 
@@ -88,17 +90,15 @@ class OpenVinoBackend(PieceBackend):
 
     def make_segment(self, done: int, exit_layer: int) -> "OpenVinoSegment":
         """Join the pieces of a segment and compile them."""
-        pieces = self._pieces_of(done, exit_layer)
-        return OpenVinoSegment(self._compiled(self._joined(done, exit_layer), pieces), pieces)
+        model = self._joined(done, exit_layer)
+        return OpenVinoSegment(self._compiled(model, self._pieces_of(done, exit_layer)))
 
-    def make_chain(self, exits: tuple[int, ...], measure: Measure) -> OpenVinoChain | None:
+    def make_chain(self, exits: tuple[int, ...], measure: Measure) -> "OpenVinoChain | None":
         """Join all pieces into one graph, if the measure can be written in it, and compile it."""
         if type(measure) not in DOUBTS:
             return None
         segments = [self._joined(done, layer) for done, layer in pairwise((0, *exits))]
-        return OpenVinoChain(
-            self._compiled(chain_of(segments, measure), self._pieces), self._pieces
-        )
+        return OpenVinoChain(self._compiled(chain_of(segments, measure), self._pieces))
 
     def _joined(self, done: int, exit_layer: int) -> Model:
         """Return the layers after `done` up to `exit_layer` as one graph."""
@@ -113,8 +113,8 @@ class OpenVinoBackend(PieceBackend):
     def _pieces_of(self, done: int, exit_layer: int) -> Sequence[OpenPiece]:
         return self._pieces[0 if done == 0 else done + 1 : exit_layer + 1]
 
-    def _compiled(self, model: Model, pieces: Sequence[OpenPiece]) -> openvino.CompiledModel:
-        compiled = self._core.compile_model(model, "CPU", self._settings)
+    def _compiled(self, model: Model, pieces: Sequence[OpenPiece]) -> "Compiled":
+        compiled = Compiled(self._core.compile_model(model, "CPU", self._settings), pieces)
         for piece in pieces:
             piece.forget_weights()
         return compiled
@@ -131,7 +131,7 @@ def _rounded_up(number: int, step: int) -> int:
     return -(-number // step) * step
 
 
-class OpenVinoSegment:
+class Compiled:
     """A compiled model, with a request for each thread that calls it."""
 
     def __init__(self, model: openvino.CompiledModel, pieces: Sequence[OpenPiece]) -> None:
@@ -146,15 +146,38 @@ class OpenVinoSegment:
         self._inputs = [port.get_any_name() for port in model.inputs]
         self._requests = threading.local()
 
-    def __call__(self, feeds: Arrays) -> tuple[np.ndarray | None, np.ndarray]:
-        """Return the hidden states, if a layer follows, and the logits."""
+    def __call__(self, feeds: Arrays) -> list[np.ndarray]:
+        """Return all outputs."""
         if not hasattr(self._requests, "own"):
             self._requests.own = self._model.create_infer_request()
         results = self._requests.own.infer(
             {name: feeds[name] for name in self._inputs}, share_inputs=True
         )
-        *hidden, logits = results.values()
+        return list(results.values())
+
+
+@dataclass(frozen=True)
+class OpenVinoSegment:
+    """Some layers and the exit after them."""
+
+    compiled: Compiled
+
+    def __call__(self, feeds: Arrays) -> tuple[np.ndarray | None, np.ndarray]:
+        """Return the hidden states, if a layer follows, and the logits."""
+        *hidden, logits = self.compiled(feeds)
         return (hidden[0] if hidden else None), logits
+
+
+@dataclass(frozen=True)
+class OpenVinoChain:
+    """A whole model for one row."""
+
+    compiled: Compiled
+
+    def __call__(self, feeds: Arrays) -> Float[np.ndarray, "passed classes"]:
+        """Return what each exit answered that the row has passed, the last one included."""
+        logits, passed = self.compiled(feeds)
+        return logits[: int(passed)]
 
 
 def join(pieces: Sequence[Model], *, gives_hidden: bool) -> Model:

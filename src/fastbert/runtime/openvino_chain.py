@@ -9,47 +9,17 @@ and leaves the last steps of a branch in float32, as in a segment.
 """
 
 import math
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import openvino
-from jaxtyping import Float
 from openvino import Model, Output, opset8, opset13
 
 from fastbert.exits.criteria import Measure
 from fastbert.exits.measures import Energy, Entropy, Margin, MaxProbability, TopEntropy
-from fastbert.folder.export import OpenPiece
-from fastbert.runtime.pieces import BOUNDS, Arrays
+from fastbert.runtime.pieces import BOUNDS
 
 ROW = np.array([0, 1], np.int64)  # the axes of [1, classes]
-
-
-class OpenVinoChain:
-    """A compiled chain, with a request for each thread that calls it."""
-
-    def __init__(self, model: openvino.CompiledModel, pieces: Sequence[OpenPiece]) -> None:
-        """Note what it reads.
-
-        Args:
-            model: What was compiled of `chain_of`.
-            pieces: Of what; some of their weights are read where they are mapped.
-        """
-        self._model = model
-        self._pieces = pieces  # the compiled model does not own them
-        self._inputs = [port.get_any_name() for port in model.inputs]
-        self._requests = threading.local()
-
-    def __call__(self, feeds: Arrays) -> Float[np.ndarray, "passed classes"]:
-        """Return what each exit answered that the text has passed, the last one included."""
-        if not hasattr(self._requests, "own"):
-            self._requests.own = self._model.create_infer_request()
-        results = self._requests.own.infer(
-            {name: feeds[name] for name in self._inputs}, share_inputs=True, share_outputs=True
-        )
-        logits, passed = results.values()
-        return np.array(logits[: int(passed)])  # a copy: the next call writes over it
 
 
 def chain_of(segments: Sequence[Model], measure: Measure) -> Model:

@@ -9,6 +9,7 @@ import logging
 import shutil
 from pathlib import Path
 
+from fastbert.files.whole_file import write_json
 from fastbert.nn.model import FastBertModel
 from fastbert.text import TextTokenizer
 from fastbert.training.hidden_cache import (
@@ -95,6 +96,4 @@ def _chosen(folder: Path) -> bool | None:
 
 
 def _choose(folder: Path, cached: bool) -> None:
-    staged = folder / f"{CHOICE}.part"
-    staged.write_text(json.dumps(cached), encoding="utf-8")
-    staged.rename(folder / CHOICE)
+    write_json(folder / CHOICE, cached)
