@@ -58,8 +58,8 @@ SETS = {
     "ag_news": DataSet(2_000, 48, english=True),
     "mrpc": DataSet(2_400, 64, english=True),
     "sst5": DataSet(3_000, 48, english=True),
-    "banking77": DataSet(4_000, 48, english=True, fine_tuning=StageSettings(8, 1e-4)),
-    "thucnews_title": DataSet(3_000, 48, english=False),
+    "banking77": DataSet(4_000, 48, english=True, fine_tuning=StageSettings(12, 1e-4)),
+    "thucnews_title": DataSet(3_000, 48, english=False, fine_tuning=StageSettings(7, 5e-5)),
     "rte": DataSet(2_240, 64, english=True),
     "cola": DataSet(4_000, 48, english=True),
 }

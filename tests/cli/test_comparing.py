@@ -82,14 +82,14 @@ def test_every_option_reaches_the_library(
     ]
     command += ["--learning-rate", "0.1", "--distill-learning-rate", "0.2", "--tolerance", "3%"]
     command += ["--batch-size", "7", "--gradient-accumulation", "2", "--keep-models", "--resume"]
-    command += ["--time"]
+    command += ["--time", "onnx:fp32"]
     assert run(command) == 2
     names = [one.name for one in noted["contenders"]]
     assert names == ["joint+queries", "joint+paper.2_mean", "cut-3"]
     assert (noted["measures"], noted["seeds"], noted["reference"]) == (["margin"], [4, 5], "cut-3")
     assert (noted["unlabeled"], noted["columns"].label) == (Path("u.csv"), "c")
     assert noted["keep_models"]
-    assert noted["time"]
+    assert noted["time"] == "onnx:fp32"
     assert noted["resume"]
     settings = noted["settings"]
     first, second = settings.fine_tuning, settings.distillation
@@ -105,7 +105,9 @@ def test_every_option_reaches_the_library(
         (["--measures", "doubt"], "measure must be one of entropy"),
         (["--seeds", "42,x"], "'42,x' is not whole numbers with commas between"),
         (["--heads", "round"], "heads must be of paper, queries, mean"),
-        (["--schemes", "cut-2", "--time"], "time sets all against the full model: name"),
+        (["--schemes", "cut-2", "--time", "torch"], "time sets all against the full model: name"),
+        (["--time", "onnx"], "time must name a precision of onnx too, such as onnx:fp32"),
+        (["--time", "tvm"], "runtime must be one of torch, openvino, onnx, got 'tvm'"),
         (["--schemes", ""], "contenders must be at least one, got none"),
     ],
 )

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastbert.errors import TrainingError
+from fastbert.errors import ExportError, TrainingError
 from fastbert.exits.engine import ExitResult
+from fastbert.export import export
+from fastbert.folder.export import ExportManifest
+from fastbert.folder.read import open_folder
 from fastbert.recipes import arena, clock
 from fastbert.recipes.clock import ROUNDS, full_model
 from fastbert.recipes.comparison import Comparison
@@ -53,7 +56,7 @@ def timed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], Co
     files = with_test(tmp_path_factory.mktemp("timed"))
     with pytest.MonkeyPatch.context() as patch:
         turns = with_turns(patch)
-        found = run(files, contenders=CONTENDERS, measures=["margin"], time=True)
+        found = run(files, contenders=CONTENDERS, measures=["margin"], time="torch")
     return files, found, turns
 
 
@@ -61,7 +64,7 @@ Timed = tuple[dict[str, Path], Comparison, Turns]
 
 
 def entries(files: dict[str, Path]) -> list[dict[str, Any]]:
-    written = json.loads((files["output"] / "seed42" / "times.json").read_text("utf-8"))
+    written = json.loads((files["output"] / "seed42" / "times.torch.json").read_text("utf-8"))
     told: list[dict[str, Any]] = written["entries"]
     return told
 
@@ -115,7 +118,7 @@ def test_what_was_timed_is_not_timed_again_and_written_with_the_rest(
     files, found, _ = timed
     monkeypatch.setattr(clock, "time_rounds", never)
     monkeypatch.setattr(arena, "teacher_to_train", never)
-    usual = {"measures": ["margin"], "time": True, "resume": True}
+    usual = {"measures": ["margin"], "time": "torch", "resume": True}
     again = run(files, contenders=CONTENDERS, **usual)
     assert again.as_dict()["times"] == found.as_dict()["times"]
     fewer = run(files, contenders=CONTENDERS[1:], **usual)
@@ -130,9 +133,9 @@ def test_one_more_contender_has_all_of_them_take_turns_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, turns = with_test(tmp_path), with_turns(monkeypatch)
-    run(files, contenders=["plain"], time=True)
+    run(files, contenders=["plain"], time="torch")
     assert len(turns.answered) == 1
-    run(files, contenders=["plain", "cut-2"], time=True, resume=True)
+    run(files, contenders=["plain", "cut-2"], time="torch", resume=True)
     assert len(turns.answered) == 1 + 2
 
 
@@ -161,12 +164,48 @@ def test_a_contender_whose_model_was_not_kept_cannot_be_timed(
     run(files, contenders=["plain"])
     monkeypatch.setattr(arena, "teacher_to_train", never)
     with pytest.raises(TrainingError, match=r"plain is finished .* not kept, .* plain.json to tr"):
-        run(files, contenders=["cut-2", "plain"], time=True, resume=True)
+        run(files, contenders=["cut-2", "plain"], time="torch", resume=True)
+
+
+def test_contenders_are_timed_in_a_runtime_and_one_that_it_refuses_has_no_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    export_model = export.export_model
+
+    def refuse_cut(folder: Path, **asked: Any) -> ExportManifest:
+        if open_folder(folder).config.num_layers == 2:
+            raise ExportError("it answers otherwise than torch")
+        return export_model(folder, **asked)
+
+    monkeypatch.setattr(export, "export_model", refuse_cut)
+    files = with_test(tmp_path)
+    found = run(files, contenders=["plain", "cut-2"], time="onnx:fp32")
+    assert found.times is not None
+    assert found.times["runtime"] == "onnx:fp32"
+    plain, cut = (row["settings"] for row in found.times["summary"])
+    assert plain["full"]["alone_ms"] > 0
+    assert set(cut.values()) == {None}
+    assert "FastBERT onnx fp32 is left out: it answers otherwise than torch" in caplog.text
+    assert "cut-2 is not timed" in caplog.text
+    monkeypatch.setattr(export, "export_model", never)
+    again = run(files, contenders=["plain", "cut-2"], time="onnx:fp32", resume=True)
+    assert again.times == found.times
+
+
+def test_a_full_model_that_cannot_be_timed_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ExportError("it answers otherwise than torch")
+
+    monkeypatch.setattr(export, "export_model", refuse)
+    with pytest.raises(TrainingError, match="plain cannot be timed: it answers otherwise than"):
+        run(with_test(tmp_path), contenders=["cut-2", "plain"], time="onnx:fp32")
 
 
 def test_the_clock_itself_runs(tmp_path: Path) -> None:
     files = with_test(tmp_path)
-    found = run(files, contenders=["plain"], time=True)
+    found = run(files, contenders=["plain"], time="torch")
     assert found.times is not None
     taken = found.times["seeds"]["42"]["contenders"][0]["settings"]["full"]
     assert min(taken["alone_ms"], taken["bulk_ms"]) > 0

@@ -55,6 +55,17 @@ def test_measured_times_have_a_panel_of_their_own_with_all_names() -> None:
     assert comparison_png(timed()).startswith(b"\x89PNG")
 
 
+def test_what_a_runtime_refused_has_no_timed_line_and_the_others_keep_their_looks() -> None:
+    found = timed()
+    settings = found["times"]["summary"][0]["settings"]
+    settings.update(dict.fromkeys(settings))
+    assert [line.number for line in timed_series_of(found)] == [1, 2]
+    [upper, _, lower, _] = draw(found, "accuracy").axes
+    above = {line.get_color(): line.get_marker() for line in upper.lines}
+    below = {line.get_color(): line.get_marker() for line in lower.lines}
+    assert above.items() > below.items()
+
+
 def test_a_timed_line_goes_from_slow_to_fast_through_what_was_measured() -> None:
     entropy, margin, cut = timed_series_of(timed())
     assert (entropy.speedups.tolist(), entropy.kept.tolist()) == ([1, 2, 2.5], [100, 97, 94])

@@ -37,5 +37,12 @@ def test_measured_times_have_columns_of_their_own() -> None:
     assert first[12:] == ["40.00 / 10.00", faster, faster, "2.50x / 1.90x", "-"]
     assert second[13] == "0.90x / 0.80x"
     assert third[12] == "16.00 / 4.00"
-    assert "torch on 1 thread, one text at a time / in batches of 32" in caption(found)
+    assert "openvino:int8 on 1 thread, one text at a time / in batches of 32" in caption(found)
     assert "times faster than all layers of plain" in caption(found)
+
+
+def test_what_a_runtime_refused_has_empty_cells() -> None:
+    found = timed()
+    settings = found["times"]["summary"][1]["settings"]
+    settings.update(dict.fromkeys(settings))
+    assert cells(found)[1][12:] == ["-"] * 5

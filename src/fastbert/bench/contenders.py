@@ -44,6 +44,8 @@ EXTRAS = {  # by the package that is looked for
     "nncf": "export",
 }
 
+NEEDED = {"torch": ("torch",), "onnx": ("onnx", "onnxruntime"), "openvino": ("openvino",)}
+"""Packages, by runtime."""
 PRECISIONS: Mapping[Any, tuple[str, ...]] = {"torch": ("fp32",), **EXPORTED_PRECISIONS}
 
 Setting = Goal | float
@@ -188,13 +190,12 @@ def loaded_models(
     Raises:
         FolderError: A target names no precision, and the folder is not exported for its runtime.
     """
-    needed = {"torch": ["torch"], "onnx": ["onnx", "onnxruntime"], "openvino": ["openvino"]}
     pieces = cache(lambda: _exporting().traced(folder))
     with ExitStack() as stack:
         models = []
         for target in dict.fromkeys(_resolved(folder, target) for target in targets):
             name = f"{OURS} {target.runtime} {target.precision}"
-            if installed(*needed[target.runtime], what=name):
+            if installed(*NEEDED[target.runtime], what=name):
                 with left_out_if_it_fails(name, failures):
                     models.append(stack.enter_context(_loaded(folder, target, threads, pieces)))
         yield models

@@ -58,10 +58,11 @@ KeepModels = Annotated[
     ),
 ]
 Time = Annotated[
-    bool,
+    str | None,
     typer.Option(
-        "--time",
-        help="Measure how long each takes too, after all training; keeps the models.",
+        metavar="RUNTIME",
+        help="Measure how long each takes too, after all training: in torch, or exported for a "
+        "runtime in a precision, such as openvino:int8; keeps the models.",
         rich_help_panel=COMPARED,
     ),
 ]
@@ -127,7 +128,7 @@ class Compared:
     measures: Measures = "max-probability"
     seeds: Seeds = "42"
     reference: Reference = None
-    time: Time = False
+    time: Time = None
 
 
 @with_groups

@@ -1,15 +1,17 @@
 """The clock of a comparison: what its models take at the settings that dev chose, in turns.
 
 All contenders of a seed are in memory and take turns, so that a machine that is slower for a while
-is so for all. `times.json` beside the records holds what was measured; as only times of the same
-rounds are compared, one more contender has all of them measured again.
+is so for all. A file beside the records, one for each runtime, holds what was measured; as only
+times of the same rounds are compared, one more contender has all of them measured again.
 """
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,7 +19,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from fastbert.bench.contenders import EXTRAS, NEEDED, Target, loaded_models
 from fastbert.bench.machine import limited, machine, warn_if_busy
+from fastbert.bench.results import Failure
 from fastbert.bench.timing import median_ratio, time_items, time_rounds
 from fastbert.calibration.choose import measure_to_calibrate
 from fastbert.calibration.frontier import TARGETS, Point
@@ -26,14 +30,15 @@ from fastbert.data.example import Example
 from fastbert.errors import TrainingError
 from fastbert.evaluation import sample_of
 from fastbert.exits.criteria import EntropyCriterion, ExitCriterion, ThresholdCriterion
+from fastbert.extras import needs_extra
 from fastbert.files.whole_file import write_json
 from fastbert.folder.names import EARLY_EXIT_FILE
+from fastbert.folder.read import ModelFolder, open_folder
 from fastbert.recipes.comparison import Comparison, Judged, folder_of
 from fastbert.recipes.contenders import PLAIN, Contender
 from fastbert.recipes.records import is_recorded, read_facts, read_record
 from fastbert.text import Text
 
-TIMES = "times.json"
 THREADS, BATCH, ROUNDS = 1, 32, 5
 ALONE_TEXTS, BULK_TEXTS = 100, 320
 
@@ -79,6 +84,24 @@ class Taken:
     bulk_faster: float
 
 
+def target_named(spelled: str) -> Target:
+    """Return the runtime that contenders are timed in: `torch`, or such as `openvino:int8`.
+
+    Raises:
+        MissingExtraError: It is not installed.
+        ValueError: There is none of the name, or no precision is named.
+    """
+    target = Target.read(spelled)
+    if target.runtime != "torch" and target.precision is None:
+        raise ValueError(
+            f"time must name a precision of {target.runtime} too, such as {target.runtime}:fp32"
+        )
+    for package in NEEDED[target.runtime]:
+        with needs_extra(EXTRAS[package], f"time in {target.runtime}"):
+            import_module(package)
+    return target
+
+
 def full_model(contenders: Sequence[Contender]) -> str:
     """Return whose full depth all times are set against: `plain`, or the first whole contender.
 
@@ -113,7 +136,7 @@ def refuse_unkept(output: Path, names: Sequence[str], seeds: Sequence[int]) -> N
 
 
 def times_of(
-    output: Path, found: Comparison, examples: Sequence[Example], full: str
+    output: Path, found: Comparison, examples: Sequence[Example], full: str, target: Target
 ) -> dict[str, Any]:
     """Measure what is not measured yet, and return all times as JSON takes them.
 
@@ -122,20 +145,22 @@ def times_of(
         found: What was judged: the settings that dev chose.
         examples: Test, of which some texts are timed.
         full: The contender whose full depth all are set against.
+        target: The runtime; a contender that it refuses has no times.
 
     Raises:
         FolderError: A model folder is damaged.
+        TrainingError: The runtime refuses `full`.
     """
     alone, bulk = (sample_of(examples, most) for most in (ALONE_TEXTS, BULK_TEXTS))
     seeds = {}
     for seed in found.yardsticks:
         judged = [one for one in found.judged if one.seed == seed]
-        seeds[seed] = _seed(folder_of(output, seed), judged, alone, bulk, full)
+        seeds[seed] = _seed(folder_of(output, seed), judged, alone, bulk, full, target)
     first = next(iter(seeds.values()))
     rows = zip(*(one["contenders"] for one in seeds.values()), strict=True)
     return {
         "full": full,
-        **{key: first["asked"][key] for key in ("threads", "batch_size", "rounds", "rows")},
+        **{key: value for key, value in first["asked"].items() if key not in ("full", "answers")},
         "summary": [_means(row) for row in rows],
         "seeds": {
             str(seed): {key: one[key] for key in ("machine", "contenders")}
@@ -158,36 +183,48 @@ def _means(row: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _seed(
-    folder: Path, judged: Sequence[Judged], alone: Sequence[Text], bulk: Sequence[Text], full: str
+    folder: Path,
+    judged: Sequence[Judged],
+    alone: Sequence[Text],
+    bulk: Sequence[Text],
+    full: str,
+    target: Target,
 ) -> dict[str, Any]:
     """Return the times of a seed: what lies there if it has all of them, or else new ones."""
     points = [(one, _settings(one)) for one in judged]
     entries = dict.fromkeys(
         Entry.at(one, point) for one, of_it in points for point in of_it.values() if point
     )
+    runtime = ":".join(filter(None, (target.runtime, target.precision)))
     asked = {
         "full": full,
+        "runtime": runtime,
         "threads": THREADS,
         "batch_size": BATCH,
         "rounds": ROUNDS,
         "rows": {"alone": len(alone), "bulk": len(bulk)},
         "answers": {one.contender: read_facts(folder, one.contender)["answers"] for one in judged},
     }
-    told, taken = _read(folder / TIMES, asked, entries) or _measured(
-        folder, asked, [*dict.fromkeys([Entry(full), *entries])], alone, bulk
+    path = folder / f"times.{runtime.replace(':', '-')}.json"
+    told, taken = _read(path, asked, entries) or _measured(
+        path, asked, [*dict.fromkeys([Entry(full), *entries])], alone, bulk, target
     )
     rows = [
         {
             "contender": one.contender,
             "measure": one.measure,
             "settings": {
-                name: point and asdict(point) | asdict(taken[Entry.at(one, point)])
+                name: _timed(point, taken[Entry.at(one, point)]) if point else None
                 for name, point in of_it.items()
             },
         }
         for one, of_it in points
     ]
     return {"asked": asked, "machine": told, "contenders": rows}
+
+
+def _timed(point: Point, taken: Taken | None) -> dict[str, Any] | None:
+    return asdict(point) | asdict(taken) if taken else None
 
 
 def _settings(judged: Judged) -> dict[str, Point | None]:
@@ -197,8 +234,8 @@ def _settings(judged: Judged) -> dict[str, Point | None]:
     return {"full": found.full, "default": found.default, **targets}
 
 
-Known = tuple[dict[str, Any], dict[Entry, Taken]]
-"""The machine, and what was measured on it."""
+Known = tuple[dict[str, Any], dict[Entry, Taken | None]]
+"""The machine, and what was measured on it; None for what the runtime refuses."""
 
 
 def _read(path: Path, asked: Mapping[str, Any], entries: Mapping[Entry, None]) -> Known | None:
@@ -208,7 +245,8 @@ def _read(path: Path, asked: Mapping[str, Any], entries: Mapping[Entry, None]) -
     except (FileNotFoundError, ValueError):
         return None
     taken = {
-        Entry(one["contender"], one["measure"], tuple(one["thresholds"])): Taken(**one["taken"])
+        Entry(one["contender"], one["measure"], tuple(one["thresholds"])): one["taken"]
+        and Taken(**one["taken"])
         for one in written["entries"]
     }
     before = written["asked"]
@@ -218,41 +256,72 @@ def _read(path: Path, asked: Mapping[str, Any], entries: Mapping[Entry, None]) -
 
 
 def _measured(
-    folder: Path,
+    path: Path,
     asked: Mapping[str, Any],
     entries: Sequence[Entry],
     alone: Sequence[Text],
     bulk: Sequence[Text],
+    target: Target,
 ) -> Known:
     """Measure all, and write it beside the records."""
     warn_if_busy()
     told = machine()  # the load is that of others, before we add ours
-    logger.info("%s: %d settings take turns by the clock", folder, len(entries))
-    with limited(THREADS):
-        taken = dict(zip(entries, _in_turns(folder, entries, alone, bulk), strict=True))
+    folder = path.parent
+    names = dict.fromkeys(entry.contender for entry in entries)
+    with limited(THREADS), ExitStack() as stack:
+        exported, refused = _exported(folder, names, target, stack)
+        if entries[0].contender in refused:
+            told_why = refused[entries[0].contender]
+            raise TrainingError(f"{entries[0].contender} cannot be timed: {told_why}")
+        ready = [entry for entry in entries if entry.contender in exported]
+        logger.info("%s: %d settings take turns by the clock", folder, len(ready))
+        answers = [
+            partial(_answer, _loaded(exported[entry.contender], target), _criterion(folder, entry))
+            for entry in ready
+        ]
+        taken = dict(zip(ready, _in_turns(answers, alone, bulk), strict=True))
+    told_of = {entry: asdict(taken[entry]) if entry in taken else None for entry in entries}
     written = {
         "asked": asked,
         "machine": told,
-        "entries": [asdict(entry) | {"taken": asdict(taken[entry])} for entry in entries],
+        "entries": [asdict(entry) | {"taken": of_it} for entry, of_it in told_of.items()],
+        "refused": refused,
     }
-    write_json(folder / TIMES, written)
-    return told, taken
+    write_json(path, written)
+    return told, {entry: taken.get(entry) for entry in entries}
+
+
+def _exported(
+    folder: Path, names: Iterable[str], target: Target, stack: ExitStack
+) -> tuple[dict[str, ModelFolder], dict[str, str]]:
+    """Return the models as the runtime takes them, and why it refuses the others."""
+    exported, refused = {}, {}
+    for name in names:
+        failures: list[Failure] = []
+        models = loaded_models(open_folder(folder / name), [target], THREADS, failures)
+        for model in stack.enter_context(models):
+            exported[name] = model.classifier.folder
+        for failure in failures:
+            logger.warning("%s is not timed", name)
+            refused[name] = failure.reason
+    return exported, refused
+
+
+def _loaded(folder: ModelFolder, target: Target) -> FastBertClassifier:
+    """Return a classifier for one setting alone: a runtime keeps few ways to ask exits at hand."""
+    return FastBertClassifier.from_pretrained(
+        folder.path,
+        runtime=target.runtime,
+        threads=THREADS,
+        device="cpu" if target.runtime == "torch" else None,
+    )
 
 
 def _in_turns(
-    folder: Path, entries: Sequence[Entry], alone: Sequence[Text], bulk: Sequence[Text]
+    answers: Sequence["partial[object]"], alone: Sequence[Text], bulk: Sequence[Text]
 ) -> Iterator[Taken]:
     """Yield what each entry takes; the first one is the full model."""
-    classifiers = {
-        name: FastBertClassifier.from_pretrained(
-            folder / name, runtime="torch", threads=THREADS, device="cpu"
-        )
-        for name in dict.fromkeys(entry.contender for entry in entries)
-    }
-    answer = {
-        str(number): partial(_answer, classifiers[entry.contender], _criterion(folder, entry))
-        for number, entry in enumerate(entries)
-    }
+    answer = {str(number): each for number, each in enumerate(answers)}
     in_bulk = {name: partial(each, bulk, BATCH) for name, each in answer.items()}
     one_by_one = {name: partial(_answer_one, each) for name, each in answer.items()}
     for name in answer:  # to get warm

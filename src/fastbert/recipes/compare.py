@@ -23,7 +23,7 @@ from fastbert.files.whole_file import whole_file, write_json
 from fastbert.nn.checkpoint import hashes_of
 from fastbert.nn.teachers import read_config
 from fastbert.recipes.arena import Arena, as_json
-from fastbert.recipes.clock import full_model, refuse_unkept, times_of
+from fastbert.recipes.clock import full_model, refuse_unkept, target_named, times_of
 from fastbert.recipes.comparison import Comparison, judge_records
 from fastbert.recipes.contenders import Contender, contender_named, shared_stage
 from fastbert.recipes.contents import refuse_files_inside
@@ -56,7 +56,7 @@ def compare(
     columns: Columns | None = None,
     max_length: int = 128,
     keep_models: bool = False,
-    time: bool = False,
+    time: str | None = None,
     resume: bool = False,
 ) -> Comparison:
     """Train contenders from one first stage, and tell what each keeps at which speed-up.
@@ -77,24 +77,26 @@ def compare(
         columns: What the columns of the files are called.
         max_length: Longest sequence in tokens; longer texts are cut.
         keep_models: Write the model folder of each contender too.
-        time: Measure how long the contenders take, after all training; their models are kept.
+        time: Measure how long the contenders take, after all training, in this runtime: `torch`,
+            or another with a precision, such as `openvino:int8`; their models are kept.
         resume: Go on with a comparison that was stopped, or add to it.
 
     Raises:
         DataError: A file cannot be used.
         BackboneError: An encoder cannot be used.
         FolderError: Something else lies at `output`.
+        MissingExtraError: The runtime is not installed.
         TrainingError: There is a comparison already, one of other settings, or a loss is not a
             number; or a contender shall be timed whose model was not kept.
-        ValueError: A scheme or measure is unknown, two contenders have one name, or there is no
-            full model to set times against.
+        ValueError: A scheme, measure or runtime is unknown, two contenders have one name, or there
+            is no full model to set times against.
     """
     settings, output = settings or SchemeSettings(), Path(output).expanduser()
     asked = [contender_named(one, settings) if isinstance(one, str) else one for one in contenders]
     by_seed = {seed: [one.settled(settings, seed) for one in asked] for seed in seeds}
     names = [one.name for one in asked]
     _refuse_bad(names, measures, by_seed, reference)
-    full = full_model(asked) if time else None
+    target, full = (target_named(time), full_model(asked)) if time else (None, None)
     refuse_several_devices()
     refuse_files_inside(output, train, dev, test, unlabeled)
     places: dict[str, str | None] = {
@@ -107,12 +109,14 @@ def compare(
     files = LabelledFiles.load(train, dev, test, unlabeled, columns or Columns())
     if len(files.dev) < LEAST_ROWS:
         raise DataError(f"{dev}: at least {LEAST_ROWS} texts choose thresholds")
-    arena = Arena(output, str(model), files, places, max_length, settings, keep_models or time)
+    arena = Arena(
+        output, str(model), files, places, max_length, settings, keep_models or target is not None
+    )
     plan = _plan(arena)
     _begin(output, before, plan)
     for seed, ready in by_seed.items():
         arena.refuse_changed(ready, seed)
-    if time:
+    if target:
         refuse_unkept(output, names, seeds)
     for seed, ready in by_seed.items():
         arena.train(ready, seed)
@@ -122,8 +126,8 @@ def compare(
         "machine": {key: value for key, value in machine().items() if key != "load"},
     }
     found = judge_records(output, names, measures, seeds, told_with_it, reference)
-    if full is not None:
-        found = replace(found, times=times_of(output, found, files.test or [], full))
+    if target and full:
+        found = replace(found, times=times_of(output, found, files.test or [], full, target))
     write_comparison(output, found)
     return found
 

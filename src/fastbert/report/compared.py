@@ -27,12 +27,14 @@ class Series:
 
     Args:
         label: What it is called.
+        number: Its place in the summary, which gives it its looks.
         speedups: Rising, from left to right.
         kept: In percent of the full model, as the mean over the seeds.
         marked: At which speed-ups it has a marker.
     """
 
     label: str
+    number: int
     speedups: Float[np.ndarray, " points"]
     kept: Float[np.ndarray, " points"]
     marked: tuple[float, ...]
@@ -69,8 +71,8 @@ def draw(found: Mapping[str, Any], quality: str, width: float = WIDE) -> Figure:
     grid = figure.subplots(len(panels), 2, width_ratios=[3.6, 1.0], squeeze=False)
     for (axes, names), (lines, label) in zip(grid, panels, strict=True):
         _limit(axes, lines)
-        for number, line in enumerate(lines):
-            _draw_line(axes, line, number)
+        for line in lines:
+            _draw_line(axes, line)
         _name_ends(axes, names, lines)
         axes.set_title(f"{quality} kept, of the full model's on test", loc="left")
         axes.set_xlabel(label)
@@ -86,7 +88,7 @@ def series_of(found: Mapping[str, Any]) -> Iterator[Series]:
     """
     summary = found["summary"]
     measures = {row["measure"] for row in summary if row["measure"] is not None}
-    for row in summary:
+    for number, row in enumerate(summary):
         name, measure = row["contender"], row["measure"]
         label = f"{name}, {measure}" if measure is not None and len(measures) > 1 else name
         curves = [
@@ -105,13 +107,13 @@ def series_of(found: Mapping[str, Any]) -> Iterator[Series]:
             [np.interp(np.log(grid), np.log(speedups), kept) for speedups, kept in curves], axis=0
         )
         marked = [float(target) for target in row["exact"] if first <= float(target) <= last]
-        yield Series(label, grid, kept, tuple(marked) if len(grid) > 1 else (float(first),))
+        yield Series(label, number, grid, kept, tuple(marked) if len(grid) > 1 else (float(first),))
 
 
 def timed_series_of(found: Mapping[str, Any]) -> Iterator[Series]:
     """Yield what was kept at which measured speed-up, in the order of the summary.
 
-    Of settings that are equally fast the best is drawn.
+    Of settings that are equally fast the best is drawn; what a runtime refused has none.
     """
     for line, row in zip(series_of(found), found["times"]["summary"], strict=True):
         taken = [one for one in row["settings"].values() if one is not None]
@@ -121,7 +123,8 @@ def timed_series_of(found: Mapping[str, Any]) -> Iterator[Series]:
             kept[faster] = max(share, kept.get(faster, share))
         rising = sorted(kept)
         shares = np.array([kept[faster] for faster in rising])
-        yield Series(line.label, np.array(rising), shares, tuple(rising))
+        if rising:
+            yield Series(line.label, line.number, np.array(rising), shares, tuple(rising))
 
 
 def _limit(axes: Axes, lines: Sequence[Series]) -> None:
@@ -141,10 +144,10 @@ def _limit(axes: Axes, lines: Sequence[Series]) -> None:
     axes.axhline(99, color=LIGHT["line"], linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
 
 
-def _draw_line(axes: Axes, line: Series, number: int) -> None:
-    colour, marker = _look(number)
+def _draw_line(axes: Axes, line: Series) -> None:
+    colour, marker = _look(line.number)
     if len(line.speedups) > 1:
-        dash = DASHES[number // len(COLOURS) % len(DASHES)]
+        dash = DASHES[line.number // len(COLOURS) % len(DASHES)]
         axes.plot(line.speedups, line.kept, dash, color=colour, linewidth=1.8)
     places = list(line.marked)
     axes.plot(
@@ -178,15 +181,14 @@ def _name_ends(axes: Axes, names: Axes, lines: Sequence[Series]) -> None:
     names.set_xlim(0, 1)
     names.set_ylim(*axes.get_ylim())
     (bottom, top), right = axes.get_ylim(), axes.get_xlim()[1]
-    curves = {number: line for number, line in enumerate(lines) if len(line.speedups) > 1}
-    ends = {number: _end(line, right, bottom) for number, line in curves.items()}
-    heights = spread([(kept - bottom) / (top - bottom) for _, kept in ends.values()], LINE)
-    for (number, end), height in zip(ends.items(), heights, strict=True):
-        colour, marker = _look(number)
+    curves = [line for line in lines if len(line.speedups) > 1]
+    ends = [_end(line, right, bottom) for line in curves]
+    heights = spread([(kept - bottom) / (top - bottom) for _, kept in ends], LINE)
+    for line, end, height in zip(curves, ends, heights, strict=True):
+        colour, marker = _look(line.number)
         level = bottom + height * (top - bottom)
         names.plot([0.06], [level], marker, color=colour, markersize=6, clip_on=False)
-        label = lines[number].label
-        names.text(0.12, level, label, va="center", ha="left", color=LIGHT["ink"], fontsize=9)
+        names.text(0.12, level, line.label, va="center", ha="left", color=LIGHT["ink"], fontsize=9)
         axes.annotate(
             "", xy=end, xytext=(0.0, level), textcoords=names.transData,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.55},

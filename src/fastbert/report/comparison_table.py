@@ -87,7 +87,7 @@ def _setting(name: str) -> str:
 def _time_cells(settings: Mapping[str, Any]) -> list[str]:
     full = settings["full"]
     return [
-        f"{full['alone_ms']:.2f} / {full['bulk_ms']:.2f}",
+        f"{full['alone_ms']:.2f} / {full['bulk_ms']:.2f}" if full else NOTHING,
         *(_faster(taken) for name, taken in settings.items() if name != "full"),
     ]
 
@@ -101,10 +101,11 @@ def _faster(taken: Mapping[str, float] | None) -> str:
 def _time_caption(times: Mapping[str, Any]) -> str:
     threads = times["threads"]
     return (
-        f" Measured in torch on {threads} thread{'s' if threads > 1 else ''}, one text at a time / "
-        f"in batches of {times['batch_size']}: ms, milliseconds a text through all layers; "
-        f"t default, t 2x and so on, times faster than all layers of {times['full']} at the "
-        "thresholds that dev chose for the default and for at least so many times fewer FLOPs."
+        f" Measured in {times['runtime']} on {threads} thread{'s' if threads > 1 else ''}, one "
+        f"text at a time / in batches of {times['batch_size']}: ms, milliseconds a text through "
+        f"all layers; t default, t 2x and so on, times faster than all layers of {times['full']} "
+        "at the thresholds that dev chose for the default and for at least so many times fewer "
+        "FLOPs."
     )
 
 
