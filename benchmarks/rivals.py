@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastbert.recipes.contenders import Contender, contender_named
 from fastbert.training.losses import AllExits, Target
-from fastbert.training.scheme import SchemeSettings, paper, scheme_named
+from fastbert.training.scheme import SchemeSettings, into, paper, scheme_named
 from fastbert.training.stage import Lesson, Part, Stage, StageSettings
 from fastbert.training.weights import Alternating, ExitAware, RowWeights, Uniform
 
@@ -59,6 +59,7 @@ def contenders(settings: SchemeSettings, small: str | None) -> list[Contender]:
     ]
     if small is not None:
         found.append(replace(contender_named("plain", settings), name="MiniLM-6", model=small))
+        found.append(Contender("into-MiniLM-6", into(settings), CHEAP, model=small))
     return found
 
 

