@@ -21,7 +21,6 @@ import numpy as np
 from machine import write_result
 
 from fastbert.bench.machine import warn_if_busy
-from fastbert.bench.timing import time_items
 from fastbert.errors import ExportError
 from fastbert.exits.criteria import ThresholdCriterion
 from fastbert.exits.engine import classify, classify_in_steps
@@ -32,6 +31,7 @@ from fastbert.folder.read import open_folder
 from fastbert.running import PRECISIONS, Precision, Running, Runtime
 from fastbert.runtime.open import open_backend
 from fastbert.text import TokenBatch
+from fastbert.timing import time_items
 
 TARGETS = [(runtime, precision) for runtime, each in PRECISIONS.items() for precision in each]
 LENGTH, WARM_UP = 24, 10

@@ -30,7 +30,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fastbert.bench.timing import median_ratio, time_rounds
 from fastbert.classifier import FastBertClassifier, Speed
 from fastbert.data.example import Columns, Example
 from fastbert.data.read import read_examples
@@ -38,6 +37,7 @@ from fastbert.errors import DataError, FolderError, MissingExtraError, TrainingE
 from fastbert.files.disk import hash_of_file
 from fastbert.files.whole_file import whole_file
 from fastbert.text import Text
+from fastbert.timing import median_ratio, time_rounds
 
 
 def _missing(error: ModuleNotFoundError) -> MissingExtraError:

@@ -42,6 +42,30 @@ def test_an_export_is_compared_shown_and_used(
     )
 
 
+def test_auto_shows_what_was_tried_and_keeps_the_fastest(
+    trained: Trained, tmp_path: Path, capsys: Capture
+) -> None:
+    exported = tmp_path / "exported"
+    FastBertClassifier.from_pretrained(trained.folder).save_pretrained(exported)
+    assert run(["export", str(exported), "--runtime", "auto", "--precision", "fp32"]) == 0
+    shown = capsys.readouterr().out
+    kept = shown.partition(" fp32*")[0].split()[-1]
+    assert kept in {"openvino", "onnx"}
+    assert "* kept" in shown
+    assert f"{kept}, fp32" in shown
+    assert f"--runtime {kept}" in shown
+    assert [path.name for path in exported.iterdir() if path.is_dir()] == [kept]
+
+    other = ({"openvino", "onnx"} - {kept}).pop()
+    assert run(["export", str(exported), "--runtime", other]) == 0
+    capsys.readouterr()
+    assert run(["inspect", str(exported)]) == 0
+    assert capsys.readouterr().out.count("ms a text alone") == 2
+
+    assert run(["export", str(exported), "--runtime", "auto", "--adaptive"]) == 2
+    assert "ask for it with --runtime onnx" in only_line(capsys.readouterr().err)
+
+
 def test_bench_prints_one_json_object(
     trained: Trained, texts: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,6 +88,7 @@ def test_inspection_shows_what_the_folder_holds(trained: Trained, capsys: Captur
         "width": 24,
         "bytes": {path.name: path.stat().st_size for path in Path(trained.folder).iterdir()},
         "exports": [],
+        "export_times": {},
     }
 
     assert run(["inspect", trained.folder]) == 0

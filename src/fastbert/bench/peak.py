@@ -16,11 +16,11 @@ from fastbert.bench.contenders import LoadedModel
 from fastbert.bench.machine import BF16_FLAGS, machine
 from fastbert.bench.plain import onnx_session
 from fastbert.bench.results import Achieved, Rate
-from fastbert.bench.timing import time_rounds
 from fastbert.exits.criteria import EntropyCriterion
 from fastbert.exits.engine import classify
 from fastbert.shape import config_value
 from fastbert.text import TokenBatch
+from fastbert.timing import time_rounds
 
 Shape = tuple[int, int, int]
 """Rows, inner width and columns of a product."""

@@ -27,7 +27,6 @@ from fastbert.bench.machine import limited, machine, warn_if_busy
 from fastbert.bench.peak import measure_rates
 from fastbert.bench.plain import PIPELINE, plain_contenders
 from fastbert.bench.results import Bench, Failure, Measurement, Ratio
-from fastbert.bench.timing import latency, layer_bound, median_ratio, time_items, time_rounds
 from fastbert.data.example import Example
 from fastbert.errors import ExportError
 from fastbert.evaluation import rows_all_over
@@ -36,6 +35,7 @@ from fastbert.system import versions
 from fastbert.tasks.metrics import agreement
 from fastbert.tasks.task import Decisions, Task
 from fastbert.text import Text
+from fastbert.timing import latency, layer_bound, median_ratio, time_items, time_rounds
 
 logger = logging.getLogger(__name__)
 

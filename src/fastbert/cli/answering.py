@@ -23,6 +23,7 @@ from fastbert.cli.options import (
 )
 from fastbert.cli.show import say_what_became_of, show, show_json, show_speeds
 from fastbert.data.read import source_name
+from fastbert.running import Running
 
 if TYPE_CHECKING:
     from fastbert.calibration.points import OperatingPoint
@@ -174,6 +175,8 @@ def calibrate(
     asked = goal.options()
     examples = read(texts, columns.columns(), labeled=not unlabeled)
     library.refuse_what_others_share(folder.expanduser())
+    if run.runtime == "auto":  # so that it knows which of two exports is the faster one here
+        library.time_exports(library.open_folder(folder), Running(threads=run.threads))
     classifier = load(folder, **run.options())
     if not unlabeled:
         classifier.task.check(examples)

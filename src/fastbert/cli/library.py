@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fastbert.classifier import FastBertClassifier
     from fastbert.cli.tables import (
         comparison_table,
+        export_times_table,
         folder_facts,
         folder_tables,
         goal_table,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fastbert.demo import run_demo
     from fastbert.evaluation import drift_of, evaluate, part_times
     from fastbert.export.export import export_model
+    from fastbert.export.fastest import export_fastest
     from fastbert.folder.followed import Followed
     from fastbert.folder.read import open_folder
     from fastbert.folder.write import refuse_what_others_share
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from fastbert.recipes.train import train
     from fastbert.report.collect import collect
     from fastbert.report.page import write_report
+    from fastbert.runtime.fastest import time_exports
     from fastbert.system import system_facts
     from fastbert.training.scheme import SchemeSettings
     from fastbert.training.stage import StageSettings
@@ -55,7 +58,9 @@ HOMES = {
     "drift_of": "fastbert.evaluation",
     "enable_progress_bars": "huggingface_hub.utils.tqdm",
     "evaluate": "fastbert.evaluation",
+    "export_fastest": "fastbert.export.fastest",
     "export_model": "fastbert.export.export",
+    "export_times_table": "fastbert.cli.tables",
     "folder_facts": "fastbert.cli.tables",
     "folder_tables": "fastbert.cli.tables",
     "goal_table": "fastbert.cli.tables",
@@ -69,6 +74,7 @@ HOMES = {
     "speed_table": "fastbert.cli.tables",
     "system_facts": "fastbert.system",
     "system_tables": "fastbert.cli.tables",
+    "time_exports": "fastbert.runtime.fastest",
     "tqdm": "tqdm.auto",
     "train": "fastbert.recipes.train",
     "write_report": "fastbert.report.page",
@@ -92,7 +98,9 @@ __all__ = [
     "drift_of",
     "enable_progress_bars",
     "evaluate",
+    "export_fastest",
     "export_model",
+    "export_times_table",
     "folder_facts",
     "folder_tables",
     "goal_table",
@@ -106,6 +114,7 @@ __all__ = [
     "speed_table",
     "system_facts",
     "system_tables",
+    "time_exports",
     "tqdm",
     "train",
     "write_report",

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -21,7 +21,7 @@ from fastbert.cli.options import (
 )
 from fastbert.cli.show import show, show_json
 from fastbert.extras import needs_extra
-from fastbert.running import Precision, Runtime
+from fastbert.running import ANYHOW, Precision, Runtime
 
 
 @with_groups
@@ -30,15 +30,19 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Model folder; it is written to.")],
     *,
     runtime: Annotated[
-        Runtime,
-        typer.Option(help="What shall run the model, without torch."),
+        Literal[Runtime, "auto"],
+        typer.Option(
+            help="What shall run the model, without torch; auto tries all that are installed, and "
+            "keeps the one that is the fastest here."
+        ),
     ] = "openvino",
     precision: Annotated[
-        Precision,
+        Precision | None,
         typer.Option(
-            help="fp32 answers like torch; bf16, for processors that have it, and int8 are faster."
+            help="fp32 answers like torch; bf16, for processors that have it, and int8 are faster.",
+            show_default="fp32; with --runtime auto the fastest here",
         ),
-    ] = "fp32",
+    ] = None,
     adaptive: Annotated[
         bool,
         typer.Option(
@@ -60,23 +64,31 @@ def export(
 ) -> None:
     """Write files that run without torch.
 
-    They lie in the model folder, in DIR/openvino or DIR/onnx, and `predict` uses them from then on.
-    An export whose answers differ from those of torch is refused.
+    They lie in the model folder, in DIR/openvino or DIR/onnx, and `predict` uses them from then on;
+    of two it uses the one that was the faster on this processor. An export whose answers differ
+    from those of torch is refused.
     """
+    if runtime == "auto" and adaptive:
+        raise typer.BadParameter("the adaptive file is ONNX: ask for it with --runtime onnx")
     examples = None if data is None else read(data, columns.columns(), labeled=False)
     quiet_transformers()
-    manifest = library.export_model(
-        folder,
-        runtime=runtime,
-        precision=precision,
-        adaptive=adaptive,
-        texts=None if examples is None else [example.content for example in examples],
-        source="built-in sentences" if data is None else data.name,
-    )
+    compared: dict[str, Any] = {
+        "texts": None if examples is None else [example.content for example in examples],
+        **({} if data is None else {"source": data.name}),
+    }
+    if runtime == "auto":
+        found = library.export_fastest(folder, precision=precision, **compared)
+        show(library.export_times_table(found.times, found.name))
+        manifest = found.manifest
+    else:
+        manifest = library.export_model(
+            folder, runtime=runtime, precision=precision or "fp32", adaptive=adaptive, **compared
+        )
     show(library.parity_table(manifest))
+    library.time_exports(library.open_folder(folder), ANYHOW)
     place = shlex.quote(str(folder))
-    print(f"\nNext: fastbert calibrate {place} DEV.csv --runtime {runtime}")
-    print(f"      fastbert predict {place} TEXTS.csv --runtime {runtime}")
+    print(f"\nNext: fastbert calibrate {place} DEV.csv --runtime {manifest.runtime}")
+    print(f"      fastbert predict {place} TEXTS.csv --runtime {manifest.runtime}")
 
 
 # What the bench times.

@@ -15,6 +15,7 @@ from fastbert.errors import CalibrationError
 from fastbert.folder.calibration import record_facts
 from fastbert.folder.config import DefaultPoint
 from fastbert.folder.export import ExportManifest, has_export, read_manifest
+from fastbert.folder.export_times import ExportTimes, read_times
 from fastbert.folder.followed import Followed
 from fastbert.folder.read import ModelFolder
 from fastbert.head_shapes import head_from_dict, in_words
@@ -156,7 +157,26 @@ def parity_table(manifest: ExportManifest) -> Table:
     return _two_columns("Export", _export_facts(asdict(manifest)))
 
 
-def _export_facts(manifest: Mapping[str, Any]) -> dict[str, str]:
+def export_times_table(times: Mapping[str, ExportTimes], kept: str) -> Table:
+    """Return what a text takes in each export that was tried, the fastest first.
+
+    Args:
+        times: By runtime and precision.
+        kept: The name of the one that is kept.
+    """
+    table = Table(box=box.SIMPLE_HEAD, caption="* kept", caption_justify="left")
+    table.add_column("export, all layers")
+    for heading in ("ms alone", "ms in batches"):
+        table.add_column(heading, justify="right")
+    for name, taken in sorted(times.items(), key=lambda pair: pair[1].mean_ms):
+        star = "*" if name == kept else ""
+        table.add_row(f"{name}{star}", f"{taken.alone_ms:.2f}", f"{taken.bulk_ms:.2f}")
+    return table
+
+
+def _export_facts(
+    manifest: Mapping[str, Any], taken: Mapping[str, float] | None = None
+) -> dict[str, str]:
     parity = manifest["parity"]
     speed = parity["speed"]
     named = options_of(speed) if isinstance(speed, dict) else f"speed {speed:g}"
@@ -170,6 +190,14 @@ def _export_facts(manifest: Mapping[str, Any]) -> dict[str, str]:
         f"other exit layer, {named}": f"{elsewhere} of {rows:,}, {parity['near_threshold']} of "
         "them within rounding of a threshold",
         "largest difference": f"{parity['max_probability_difference']:.1e} in probability",
+        **(
+            {
+                "on this processor": f"{taken['alone_ms']:.2f} ms a text alone, "
+                f"{taken['bulk_ms']:.2f} ms in batches, through all layers"
+            }
+            if taken
+            else {}
+        ),
     }
 
 
@@ -191,6 +219,10 @@ def folder_facts(folder: ModelFolder) -> dict[str, Any]:
             for runtime in get_args(Runtime)
             if has_export(folder, runtime)
         ],
+        "export_times": {
+            runtime: asdict(taken)
+            for runtime, taken in read_times(folder, get_args(Runtime)).items()
+        },
     }
 
 
@@ -216,7 +248,12 @@ def folder_tables(facts: Mapping[str, Any]) -> list[Table]:
             if facts["calibration"]
             else []
         ),
-        *(_two_columns("Export", _export_facts(manifest)) for manifest in facts["exports"]),
+        *(
+            _two_columns(
+                "Export", _export_facts(manifest, facts["export_times"].get(manifest["runtime"]))
+            )
+            for manifest in facts["exports"]
+        ),
         _two_columns("Files", files),
         _two_columns("Written by", facts["versions"]),
     ]

@@ -44,6 +44,7 @@ from fastbert.runtime.open import open_backend
 from fastbert.text import Text
 
 COMPARED_TEXTS = 1_000
+SAMPLE_SOURCE = "built-in sentences"
 PACKAGES = ("fastbert-kit", "torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf")
 
 
@@ -54,7 +55,7 @@ def export_model(
     precision: Precision = "fp32",
     adaptive: bool = False,
     texts: Sequence[Text] | None = None,
-    source: str = "built-in sentences",
+    source: str = SAMPLE_SOURCE,
     pieces: Sequence[ModelProto] | None = None,
 ) -> ExportManifest:
     """Export a model folder for a runtime, into the folder itself.

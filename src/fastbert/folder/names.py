@@ -15,6 +15,7 @@ EARLY_EXIT_FILE = "early_exit.json"
 CALIBRATION_FILE = "calibration.safetensors"
 CARD_FILE = "README.md"
 FIGURE_FILE = "speed-accuracy.png"  # on the card
+TIMES_FILE = "export_times.json"  # of the exports
 MANIFEST_FILE = "manifest.json"  # of an export
 ADAPTIVE_FILE = "adaptive.onnx"
 HASHED_FILES = (  # whatever decides an answer
@@ -45,6 +46,7 @@ OWN_FILES = (
     CALIBRATION_FILE,
     CARD_FILE,
     FIGURE_FILE,
+    TIMES_FILE,
     *EXPORT_FILES,
 )
 

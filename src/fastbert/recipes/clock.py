@@ -22,7 +22,6 @@ from jaxtyping import Float
 from fastbert.bench.contenders import EXTRAS, NEEDED, Target, loaded_models
 from fastbert.bench.machine import limited, machine, warn_if_busy
 from fastbert.bench.results import Failure
-from fastbert.bench.timing import median_ratio, time_items, time_rounds
 from fastbert.calibration.choose import measure_to_calibrate
 from fastbert.calibration.frontier import TARGETS, Point
 from fastbert.classifier import FastBertClassifier
@@ -38,6 +37,7 @@ from fastbert.recipes.comparison import Comparison, Judged, folder_of
 from fastbert.recipes.contenders import PLAIN, Contender
 from fastbert.recipes.records import is_recorded, read_facts, read_record
 from fastbert.text import Text
+from fastbert.timing import median_ratio, time_items, time_rounds
 
 THREADS, BATCH, ROUNDS = 1, 32, 5
 ALONE_TEXTS, BULK_TEXTS = 100, 320

@@ -7,8 +7,9 @@ from typing import Any
 from fastbert.errors import MissingExtraError
 from fastbert.exits.engine import ExitBackend
 from fastbert.folder.export import Export, has_export, open_export
+from fastbert.folder.export_times import fastest, read_times
 from fastbert.folder.read import ModelFolder
-from fastbert.running import ANYHOW, PACKAGES, Running
+from fastbert.running import ANYHOW, PACKAGES, Running, Runtime
 from fastbert.text import TokenBatch
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,8 @@ def export_to_run(folder: ModelFolder, running: Running) -> Export | None:
     Args:
         folder: A verified model folder.
         running: How it shall be run. `auto` takes OpenVINO, else ONNX Runtime, else torch,
-            whichever is exported and installed.
+            whichever is exported and installed; of two exports that were measured beside each
+            other on this processor the faster one.
 
     Raises:
         FolderError: The export asked for is missing, damaged, or made from other weights.
@@ -28,16 +30,25 @@ def export_to_run(folder: ModelFolder, running: Running) -> Export | None:
     wanted = running.wanted
     if wanted in ("openvino", "onnx"):
         return open_export(folder, wanted)
-    if wanted == "auto":
-        for name, package in PACKAGES.items():
-            if has_export(folder, name):
-                if find_spec(package):
-                    return open_export(folder, name)
+    if wanted == "auto" and (ready := ready_exports(folder)):
+        times = read_times(folder, ready)
+        return open_export(folder, fastest(times) if len(times) == len(ready) else ready[0])
+    return None
+
+
+def ready_exports(folder: ModelFolder) -> list[Runtime]:
+    """Return for which runtimes a folder is exported that are installed, in the order of `auto`."""
+    ready = []
+    for name, package in PACKAGES.items():
+        if has_export(folder, name):
+            if find_spec(package):
+                ready.append(name)
+            else:
                 logger.warning(
                     "%s: holds an export for %s, which is not installed: "
                     "pip install 'fastbert-kit[%s]'", folder.path, name, name,
                 )  # fmt: skip
-    return None
+    return ready
 
 
 def open_backend(export: Export, running: Running = ANYHOW) -> ExitBackend[Any, TokenBatch]:

@@ -19,9 +19,10 @@ BLOCK = 10  # texts that a contender answers in one turn when they come one at a
 
 Clock = Callable[[], float]
 Item = TypeVar("Item")
+Name = TypeVar("Name", bound=str)
 
 
-def turns(names: Sequence[str], rounds: int) -> Iterator[list[str]]:
+def turns(names: Sequence[Name], rounds: int) -> Iterator[list[Name]]:
     """Yield the order of each round: every name once, shuffled, the same in every run."""
     shuffler = random.Random(SEED)
     for _ in range(rounds):
@@ -29,8 +30,8 @@ def turns(names: Sequence[str], rounds: int) -> Iterator[list[str]]:
 
 
 def time_rounds(
-    runs: Mapping[str, Callable[[], object]], rounds: int, clock: Clock = time.perf_counter
-) -> dict[str, Float[np.ndarray, " rounds"]]:
+    runs: Mapping[Name, Callable[[], object]], rounds: int, clock: Clock = time.perf_counter
+) -> dict[Name, Float[np.ndarray, " rounds"]]:
     """Return the seconds that each contender took in each round.
 
     A turn is all the texts at once: in use a model has the caches to itself, and in turns that are

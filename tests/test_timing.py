@@ -6,7 +6,7 @@ from itertools import groupby
 import numpy as np
 import pytest
 
-from fastbert.bench.timing import (
+from fastbert.timing import (
     BLOCK,
     latency,
     layer_bound,
