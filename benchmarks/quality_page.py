@@ -1,8 +1,9 @@
-"""Write the tables of quality.md, and its figure, from what `schemes.py` measured.
+"""Write the tables of quality.md, its figure and the README's table, from what was measured.
 
     python benchmarks/quality_page.py
 
-What stands in quality.md above the line `<!-- tables -->` is written by hand and stays.
+It reads what `schemes.py` wrote. What stands in quality.md above the line `<!-- tables -->`, and in
+the README outside its two lines, is written by hand and stays.
 """
 
 import json
@@ -24,6 +25,8 @@ from fastbert.report.comparison_table import BETTER, NOTHING, TIE, WORSE
 
 PAGE = Path(__file__).parent / "quality.md"
 LINE = "<!-- tables -->\n"
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- quality -->\n", "<!-- /quality -->\n"
 TITLE = "# What early exits keep\n\n"
 AVERAGED = (
     "sst2",
@@ -69,8 +72,10 @@ Key = tuple[str, str | None]
 
 
 def main() -> None:
-    """Write the page anew below the line, and its figure."""
-    write(read(RESULTS), read_times(RESULTS), PAGE)
+    """Write the page anew below the line, its figure, and the table of the README."""
+    found = read(RESULTS)
+    write(found, read_times(RESULTS), PAGE)
+    write_readme(found, README)
 
 
 def write(found: Found, times: Times, page: Path) -> None:
@@ -90,6 +95,26 @@ def write(found: Found, times: Times, page: Path) -> None:
     drawn = across(found)
     if drawn["summary"]:
         image.write_bytes(comparison_png(drawn))
+
+
+def write_readme(found: Found, readme: Path) -> None:
+    """Write the means of who has all sets into a README."""
+    before, begin, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    at = [f"{target}x" for target in AT]
+    rows = table(["", *at, "by default", "points lost"], readme_rows(found))
+    text = f"{before}{begin}\n{chr(10).join(rows)}\n{END}{after}"
+    readme.write_text(text, encoding="utf-8")
+
+
+def readme_rows(found: Found) -> Iterator[list[str]]:
+    for name, what in CONTENDERS.items():
+        key = next(iter(keys_of(found, name)), None)  # with our default measure
+        if key is not None and tuple(sets_of(found, key)) == AVERAGED:
+            kept = [across_sets(found, key, kept_at(at), percent) for at in AT]
+            speedup = across_sets(found, key, lambda row: row["default_speedup"], times)
+            lost = across_sets(found, key, lambda row: row["default_drop"], points)
+            yield [f"`{name}`, {what}", *kept, *([speedup, lost] if key[1] else [NOTHING] * 2)]
 
 
 def read(folder: Path) -> Found:

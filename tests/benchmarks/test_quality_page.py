@@ -5,7 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quality_page import AVERAGED, LINE, against, kept_at, keys_of, read, write
+import quality_page
+from quality_page import (
+    AVERAGED,
+    BEGIN,
+    END,
+    LINE,
+    against,
+    kept_at,
+    keys_of,
+    read,
+    write,
+    write_readme,
+)
 
 from fastbert.exits.measures import DEFAULT_MEASURE
 
@@ -142,3 +154,25 @@ def test_without_results_all_is_not_run_yet(tmp_path: Path) -> None:
     assert len(cells(written, "separate | not run yet")) == 2
     assert written.count("not run yet") > len(AVERAGED)
     assert not (tmp_path / "quality.png").exists()
+
+
+def test_the_readme_has_the_means_of_who_has_all_sets(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality_page, "AVERAGED", ("sst2", "mrpc"))
+    readme = results / "README.md"
+    readme.write_text(f"Before.\n{BEGIN}old\n{END}After.\n", "utf-8")
+    found = read(results)
+    del found["mrpc"][43], found["sst2"][43]
+    found["mrpc"][42]["summary"] = [
+        row for row in found["mrpc"][42]["summary"] if row["contender"] != "PABEE"
+    ]
+    for _ in range(2):
+        write_readme(found, readme)
+    written = readme.read_text("utf-8")
+    assert written.startswith(f"Before.\n{BEGIN}\n| ")
+    assert written.endswith(f"|\n\n{END}After.\n")
+    assert "PABEE" not in written
+    [separate, cut] = cells(written, "`")
+    assert separate[1:] == ["98.50"] * 4 + ["2.50x", "+0.40"]
+    assert cut[1:] == ["93.00", "-", "-", "-", "-", "-"]
