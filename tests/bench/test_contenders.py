@@ -24,6 +24,7 @@ from fastbert.classifier import FastBertClassifier
 from fastbert.errors import ExportError, FolderError
 from fastbert.exits.criteria import EntropyCriterion
 from fastbert.exits.measures import MaxProbability
+from fastbert.folder.export import read_manifest
 from fastbert.folder.read import ModelFolder
 from fastbert.folder.write import copy_folder
 from tests.bench.models import SPEED, TEXTS, varied_folder
@@ -190,7 +191,8 @@ def test_what_is_not_exported_is_exported_for_the_run(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     before = sorted(path.name for path in folder.path.iterdir())
     classifier = FastBertClassifier.from_pretrained(folder.path, runtime="torch", device="cpu")
-    with loaded_models(folder, [Target("onnx", "fp32")], 1, []) as [model]:
+    with loaded_models(folder, [Target("onnx", "fp32")], 1, [], TEXTS) as [model]:
+        assert read_manifest(model.classifier.folder, "onnx").parity.rows == len(TEXTS)
         early, full = contenders_of(model, [SPEED], [])
         assert early.name == "FastBERT onnx fp32, speed=0.6"
         for entry, speed in ((early, SPEED), (full, 0.0)):

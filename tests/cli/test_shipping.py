@@ -3,11 +3,13 @@
 import json
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fastbert.classifier import FastBertClassifier
 from fastbert.cli.run import run
+from fastbert.errors import ExportError
 from fastbert.exits.measures import (
     DEFAULT_MEASURE,
 )
@@ -75,6 +77,35 @@ def test_bench_prints_one_json_object(
     assert run(["bench", trained.folder, str(texts), *options, "--speed", "0.5", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert {"machine", "versions", "peak", "contenders"} <= result.keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "amount"),
+    [
+        ([], {}),
+        (["--quick"], {"rows": 200, "latency_rows": 40, "rounds": 3}),
+        (["--quick", "--rows", "7"], {"rows": 7, "latency_rows": 40, "rounds": 3}),
+        (["--latency-rows", "2", "--rounds", "9"], {"latency_rows": 2, "rounds": 9}),
+    ],
+)
+def test_a_quick_bench_times_less_of_what_is_not_named(
+    options: list[str],
+    amount: dict[str, int],
+    trained: Trained,
+    texts: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: dict[str, int] = {}
+
+    def note(*_: Any, **named: Any) -> None:
+        asked.update(
+            {name: named[name] for name in ("rows", "latency_rows", "rounds") & named.keys()}
+        )
+        raise ExportError("nobody can take part")
+
+    monkeypatch.setattr("fastbert.bench.run.bench", note)
+    assert run(["bench", trained.folder, str(texts), *options]) == 1
+    assert asked == amount
 
 
 def test_inspection_shows_what_the_folder_holds(trained: Trained, capsys: Capture) -> None:

@@ -181,11 +181,22 @@ def installed(*packages: str, what: str) -> bool:
 
 @contextmanager
 def loaded_models(
-    folder: ModelFolder, targets: Sequence[Target], threads: int, failures: list[Failure]
+    folder: ModelFolder,
+    targets: Sequence[Target],
+    threads: int,
+    failures: list[Failure],
+    texts: Sequence[Text] | None = None,
 ) -> Iterator[list[LoadedModel]]:
     """Load this model for each target; what has to be exported first lies in a temporary folder.
 
     A model that cannot be exported or loaded is noted among `failures`.
+
+    Args:
+        folder: The model.
+        targets: Where it shall run.
+        threads: Processor threads of each.
+        failures: Where what fails is added.
+        texts: Those on which an export is compared with torch; built-in sentences by default.
 
     Raises:
         FolderError: A target names no precision, and the folder is not exported for its runtime.
@@ -197,7 +208,8 @@ def loaded_models(
             name = f"{OURS} {target.runtime} {target.precision}"
             if installed(*NEEDED[target.runtime], what=name):
                 with left_out_if_it_fails(name, failures):
-                    models.append(stack.enter_context(_loaded(folder, target, threads, pieces)))
+                    loaded = _loaded(folder, target, threads, pieces, texts)
+                    models.append(stack.enter_context(loaded))
         yield models
 
 
@@ -212,13 +224,17 @@ def _resolved(folder: ModelFolder, target: Target) -> Target:
 
 @contextmanager
 def _loaded(
-    folder: ModelFolder, target: Target, threads: int, pieces: Callable[[], Any]
+    folder: ModelFolder,
+    target: Target,
+    threads: int,
+    pieces: Callable[[], Any],
+    texts: Sequence[Text] | None,
 ) -> Iterator[LoadedModel]:
     assert target.precision is not None, "targets are resolved first"
     with TemporaryDirectory(prefix="fastbert-bench-") as parent:
         path = folder.path if _is_ready(folder, target) else Path(parent) / "model"
         if path != folder.path:
-            _export(folder, target, path, pieces)
+            _export(folder, target, path, pieces, texts)
         device = "cpu" if target.runtime == "torch" else None
         classifier = FastBertClassifier.from_pretrained(
             path, runtime=target.runtime, threads=threads, device=device
@@ -242,13 +258,19 @@ def _exporting() -> ModuleType:
     return export
 
 
-def _export(folder: ModelFolder, target: Target, copy: Path, pieces: Callable[[], Any]) -> None:
+def _export(
+    folder: ModelFolder,
+    target: Target,
+    copy: Path,
+    pieces: Callable[[], Any],
+    texts: Sequence[Text] | None,
+) -> None:
     assert target.runtime != "torch"
     assert target.precision is not None
     logger.info("exporting for %s in %s", target.runtime, target.precision)
     copy_folder(folder, copy)
     _exporting().export_model(
-        copy, runtime=target.runtime, precision=target.precision, pieces=pieces()
+        copy, runtime=target.runtime, precision=target.precision, pieces=pieces(), texts=texts
     )
 
 

@@ -40,6 +40,8 @@ from fastbert.timing import latency, layer_bound, median_ratio, time_items, time
 logger = logging.getLogger(__name__)
 
 ROWS, LATENCY_ROWS, ROUNDS = 1_000, 200, 5
+QUICK = {"rows": 200, "latency_rows": 40, "rounds": 3}
+"""Arguments of `bench` for a first look."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,8 @@ def bench(
         bulk, single = (Sample.of(folder, examples, most) for most in (rows, latency_rows))
         tokenised_per_second = time_tokenizer(folder, bulk, rounds)
         failures: list[Failure] = []
-        models = stack.enter_context(loaded_models(folder, targets, threads, failures))
+        texts = [row.content for row in bulk.examples]
+        models = stack.enter_context(loaded_models(folder, targets, threads, failures, texts))
         field = [entry for model in models for entry in contenders_of(model, settings, failures)]
         field += stack.enter_context(plain_contenders(folder, threads, failures))
         field = able(field, bulk.examples[:batch_size], failures)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from tqdm.auto import tqdm
 
-    from fastbert.bench.run import bench
+    from fastbert.bench.run import QUICK, bench
     from fastbert.bench.tables import bench_tables
     from fastbert.bulk.files import predict_file, refuse_bad_place
     from fastbert.classifier import FastBertClassifier
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from fastbert.training.stage import StageSettings
 
 HOMES = {
+    "QUICK": "fastbert.bench.run",
     "Console": "rich.console",
     "FastBertClassifier": "fastbert.classifier",
     "Followed": "fastbert.folder.followed",
@@ -82,6 +83,7 @@ HOMES = {
 
 __all__ = [
     "HOMES",
+    "QUICK",
     "Console",
     "FastBertClassifier",
     "Followed",

@@ -136,15 +136,26 @@ def bench(
     batch_size: Annotated[
         int, typer.Option(metavar="N", min=2, help="Texts computed together, in bulk.")
     ] = 32,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="Fewer texts and rounds, for a first look: 200, 40 one by one, 3."
+        ),
+    ] = False,
     rows: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Texts timed in bulk, from all over DATA.")
-    ] = 1000,
+        int | None,
+        typer.Option(
+            metavar="N", min=1, show_default="1000", help="Texts timed in bulk, from all over DATA."
+        ),
+    ] = None,
     latency_rows: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Texts timed one by one.")
-    ] = 200,
+        int | None,
+        typer.Option(metavar="N", min=1, show_default="200", help="Texts timed one by one."),
+    ] = None,
     rounds: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Times that everyone has a turn.")
-    ] = 5,
+        int | None,
+        typer.Option(metavar="N", min=1, show_default="5", help="Times that everyone has a turn."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object instead of tables.")
     ] = False,
@@ -167,14 +178,22 @@ def bench(
         settings=[*(Goal(max_drop=drop) for drop in max_drop or ()), *(speed or ())],
         threads=threads,
         batch_size=batch_size,
-        rows=rows,
-        latency_rows=latency_rows,
-        rounds=rounds,
+        **_amount(rows, latency_rows, rounds, quick=quick),
     )
     if as_json:
         show_json(result.as_dict())
     else:
         show(*library.bench_tables(result))
+
+
+def _amount(
+    rows: int | None, latency_rows: int | None, rounds: int | None, *, quick: bool
+) -> dict[str, int]:
+    """Return how much is timed; what is named goes before what is quick."""
+    named = {"rows": rows, "latency_rows": latency_rows, "rounds": rounds}
+    return (library.QUICK if quick else {}) | {
+        name: number for name, number in named.items() if number is not None
+    }
 
 
 @with_groups

@@ -269,7 +269,7 @@ def _measured(
     folder = path.parent
     names = dict.fromkeys(entry.contender for entry in entries)
     with limited(THREADS), ExitStack() as stack:
-        exported, refused = _exported(folder, names, target, stack)
+        exported, refused = _exported(folder, names, target, bulk, stack)
         if entries[0].contender in refused:
             told_why = refused[entries[0].contender]
             raise TrainingError(f"{entries[0].contender} cannot be timed: {told_why}")
@@ -292,13 +292,13 @@ def _measured(
 
 
 def _exported(
-    folder: Path, names: Iterable[str], target: Target, stack: ExitStack
+    folder: Path, names: Iterable[str], target: Target, texts: Sequence[Text], stack: ExitStack
 ) -> tuple[dict[str, ModelFolder], dict[str, str]]:
     """Return the models as the runtime takes them, and why it refuses the others."""
     exported, refused = {}, {}
     for name in names:
         failures: list[Failure] = []
-        models = loaded_models(open_folder(folder / name), [target], THREADS, failures)
+        models = loaded_models(open_folder(folder / name), [target], THREADS, failures, texts)
         for model in stack.enter_context(models):
             exported[name] = model.classifier.folder
         for failure in failures:
