@@ -12,6 +12,7 @@ from fastbert.errors import CalibrationError, FolderError
 from fastbert.exits.criteria import EntropyCriterion
 from fastbert.opening import open_again, open_model
 from fastbert.running import Dtype, Running
+from tests.exported import export_all
 from tests.tiny_data import examples
 from tests.tiny_folder import save_model
 
@@ -23,12 +24,43 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("opening") / "model", "bert")
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = save_model(tmp_path_factory.mktemp("exported") / "model", "bert")
+    export_all(path, [("onnx", "fp32")])
+    return path
+
+
 def test_what_is_opened_says_what_answers_and_how_it_was_opened(folder: Path) -> None:
     opened = open_model(folder, None, None, Running(workers=2, cache_folder="nowhere"))
     assert opened.answerer == Answerer("torch", "fp32")
     assert opened.recipe.running == Running("torch", workers=2)  # nothing is kept for torch
     assert opened.recipe.path == folder.resolve()
     assert opened.recipe.export == {}
+
+
+@pytest.mark.parametrize(
+    ("running", "settled"),
+    [
+        (Running(workers=None), Running("onnx", threads=1, workers=6)),
+        (Running("onnx", threads=4, workers=None), Running("onnx", threads=4, workers=1)),
+        (Running(threads=9, workers=None), Running("onnx", threads=9, workers=1)),
+        (Running(), Running("onnx")),
+        (Running("torch", workers=None), Running("torch", workers=1)),
+    ],
+)
+def test_in_bulk_batches_share_out_the_cores_where_an_export_runs(
+    running: Running,
+    settled: Running,
+    exported: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fastbert.opening.usable_cores", lambda: 6)
+    assert open_model(exported, None, None, running).recipe.running == settled
+    classifier = FastBertClassifier.from_pretrained(exported, runtime="onnx", workers=None)
+    assert classifier.workers == 6
+    twin = copy.deepcopy(classifier)
+    assert (twin.workers, twin.predict(TEXTS, 0.5)) == (6, classifier.predict(TEXTS, 0.5))
 
 
 def test_it_is_opened_again_alike_or_not_at_all(folder: Path, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ class FastBertClassifier:
 
     @classmethod
     def _opened(cls, opened: Opened, measure: Measure | None) -> "FastBertClassifier":
-        workers = opened.recipe.running.workers
+        workers = opened.recipe.running.workers or 1
         parts = opened.backend, opened.tokenizer, opened.folder
         classifier = cls(*parts, measure, workers, opened.answerer)
         classifier._recipe = opened.recipe

@@ -1,6 +1,6 @@
 """From a folder, or a name on the Hugging Face Hub, to what runs the model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from fastbert.exits.engine import ExitBackend
 from fastbert.folder.hub import fetch_folder
 from fastbert.folder.read import ModelFolder, open_folder
 from fastbert.folder.saves import lies_here
-from fastbert.running import TORCH_PRECISIONS, Running
+from fastbert.processor import usable_cores
+from fastbert.running import TORCH_PRECISIONS, Running, RuntimeName
 from fastbert.runtime.open import export_to_run, open_backend
 from fastbert.text import TextTokenizer, TokenBatch
 
@@ -53,6 +54,7 @@ def open_model(
     folder = open_folder(path)
     tokenizer = folder.text_tokenizer()
     export = export_to_run(folder, running)
+    running = _settled(running, "torch" if export is None else export.runtime)
     if export is None:
         backend = _torch_backend(folder, running)
         answerer = Answerer("torch", TORCH_PRECISIONS[running.dtype or "float32"])
@@ -61,7 +63,7 @@ def open_model(
         answerer = Answerer(export.runtime, export.precision)
     recipe = Recipe(
         folder.path.resolve(),
-        running.by("torch" if export is None else export.runtime),
+        running,
         folder.config.hashes,
         {} if export is None else {name: file.sha256 for name, file in export.files.items()},
     )
@@ -81,6 +83,20 @@ def open_again(recipe: Recipe) -> Opened:
             "copied; open it again with from_pretrained"
         )
     return opened
+
+
+def _settled(running: Running, runtime: RuntimeName) -> Running:
+    """Return how the runtime that was taken runs; in bulk several batches share out the cores.
+
+    Threads that compute one batch wait for each other at every operator, those of several do not.
+    """
+    running = running.by(runtime)
+    if running.workers is not None:
+        return running
+    if runtime == "torch":  # which has one number of threads for the whole process
+        return replace(running, workers=1)
+    threads = running.threads or 1
+    return replace(running, threads=threads, workers=max(1, usable_cores() // threads))
 
 
 def _torch_backend(folder: ModelFolder, running: Running) -> ExitBackend[Any, TokenBatch]:

@@ -1,5 +1,6 @@
 """Which processor this is, as far as the system tells."""
 
+import os
 import platform
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def vector_extensions() -> list[str]:
     found = _cpu_info()
     flags = (found.get("flags") or found.get("Features") or "").split()  # Arm says Features
     return [extension for extension in EXTENSIONS if extension in flags]
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _cpu_info() -> dict[str, str]:

@@ -27,7 +27,7 @@ class RunningOptions(TypedDict, total=False):
 
     runtime: RuntimeName
     threads: int | None
-    workers: int
+    workers: int | None
     device: str | None
     dtype: Dtype | None
     cache_folder: str | Path | None
@@ -43,7 +43,8 @@ class Running:
             named.
         threads: Processor threads that one batch may take; all cores by default. Torch has one
             number for the whole process: it stays set, also for what else runs in torch.
-        workers: Batches computed at a time.
+        workers: Batches computed at a time. None, for bulk: as many as keep all cores busy with
+            `threads` each, one by default, where an export runs; one where torch does.
         device: Where torch shall compute, such as `cpu` or `cuda:0`; a GPU if there is one by
             default. The other runtimes run on the processor and refuse it.
         dtype: What torch shall compute in: `float32`, the default, `bfloat16` or `float16`. The
@@ -58,7 +59,7 @@ class Running:
 
     runtime: RuntimeName = "auto"
     threads: int | None = None
-    workers: int = 1
+    workers: int | None = 1
     device: str | None = None
     dtype: Dtype | None = None
     cache_folder: str | Path | None = None

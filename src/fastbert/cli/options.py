@@ -168,18 +168,18 @@ Threads = Annotated[
     typer.Option(
         metavar="N",
         min=1,
-        show_default="all cores",
+        show_default="all cores; one where several batches share them out",
         help="Processor threads for one batch.",
         rich_help_panel=RUNNING,
     ),
 ]
 Workers = Annotated[
-    int,
+    int | None,
     typer.Option(
         metavar="N",
         min=1,
-        help="Batches computed at a time. For bulk, as many workers as cores with --threads 1 are "
-        "faster than one with all cores.",
+        show_default="so many that all cores are busy; 1 in torch",
+        help="Batches computed at a time, each on --threads, or on one.",
         rich_help_panel=RUNNING,
     ),
 ]
@@ -308,7 +308,7 @@ class Run:
 class BulkRun(Run):
     """How a model is run, several batches at a time."""
 
-    workers: Workers = 1
+    workers: Workers = None
 
     def options(self) -> RunningOptions:
         """Return what `from_pretrained` takes."""

@@ -63,16 +63,17 @@ class OpenVinoBackend(PieceBackend):
                 "export again with --precision int8 or fp32"
             )
         self._length_step = LENGTH_STEPS[precision]
+        workers = running.workers or 1
         self._settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
-            "NUM_STREAMS": running.workers,
+            "NUM_STREAMS": workers,
         }
         if precision == "int8":
             # Activations are scaled row by row: no answer depends on the other rows.
             self._settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = GROUP if rounds_by_itself() else 0
         self._rounds = precision == "int8" and not rounds_by_itself()
         if running.threads is not None:
-            self._settings["INFERENCE_NUM_THREADS"] = running.threads * running.workers
+            self._settings["INFERENCE_NUM_THREADS"] = running.threads * workers
         if running.cache_folder is not None:
             # A folder each: what was compiled for fp32 is taken for bf16 otherwise, and fails.
             cache_folder = Path(running.cache_folder).expanduser()
