@@ -59,7 +59,7 @@ class Target:
     Neural Network (2015).
     """
 
-    share: float = 0.7
+    share: float = 0.3
     last_share: float = 0.5
     temperature: float = 2.0
     direction: Direction = "teacher-student"

@@ -21,7 +21,7 @@ IMITATION = StageSettings(epochs=5, learning_rate=5e-5)
 DISTILLATION = StageSettings(epochs=8, learning_rate=3e-3)  # the paper: 5 at 2e-4
 WARM_UP = StageSettings(epochs=8, learning_rate=3e-3)
 EXITS = StageSettings(epochs=3, learning_rate=5e-5, students_learning_rate=1e-3)
-TARGET = Target(share=0.7, last_share=0.5, temperature=2.0, direction="teacher-student")
+TARGET = Target(share=0.3, last_share=0.5, temperature=2.0, direction="teacher-student")
 TOLERANCE = 0.01  # of the first metric, as a share
 DEFAULT_SCHEME = "separate"
 HINTON = "Hinton et al., Distilling the Knowledge in a Neural Network (2015)"
