@@ -44,24 +44,21 @@ def test_a_text_alone_and_one_of_a_batch_are_told_in_milliseconds(
     folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_clock(monkeypatch, {"one": 0.2})
-    export = open_export(folder, "onnx")
-    found = measured_times({"one": export}, folder.text_tokenizer(), Running(threads=1))
+    backend = open_backend(open_export(folder, "onnx"), Running(threads=1))
+    found = measured_times({"one": backend}, folder.text_tokenizer())
     assert found == {"one": ExportTimes(200 / ALONE, 200 / ROWS)}
 
 
-def test_what_cannot_run_here_is_left_out_with_a_line(
+def test_where_one_cannot_run_here_nothing_is_measured_and_a_line_says_so(
     folder: ModelFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse_openvino(export: Any, running: Any) -> Any:
-        if export.runtime == "openvino":
-            raise ExportError("this processor does not compute in bf16")
-        return open_backend(export, running)
+    def refuse(*_: Any) -> None:
+        raise ExportError("this processor does not compute in bf16")
 
-    monkeypatch.setattr(fastest_module, "open_backend", refuse_openvino)
-    exports = {name: open_export(folder, name) for name in RUNTIMES}
-    found = measured_times(exports, folder.text_tokenizer(), Running(threads=1))
-    assert found.keys() == {"onnx"}
-    assert "openvino is left out: this processor does not compute in bf16" in caplog.text
+    monkeypatch.setattr(fastest_module, "open_backend", refuse)
+    time_exports(folder, Running(threads=1))
+    assert "its exports were not measured: this processor does not compute in bf16" in caplog.text
+    assert not (folder.path / TIMES_FILE).exists()
 
 
 @pytest.mark.parametrize(("faster", "backend"), [("onnx", "Onnx"), ("openvino", "OpenVino")])

@@ -115,6 +115,17 @@ class Target:
             raise ValueError(f"precision of {runtime} must be {known}, got {precision!r}")
         return cls(cast(Any, runtime), cast(Any, precision) or None)
 
+    def __str__(self) -> str:
+        """Spell it as it is read."""
+        return ":".join(filter(None, (self.runtime, self.precision)))
+
+    def open(self, path: Path, threads: int) -> FastBertClassifier:
+        """Open a folder that is exported for it, on the processor."""
+        device = "cpu" if self.runtime == "torch" else None
+        return FastBertClassifier.from_pretrained(
+            path, runtime=self.runtime, threads=threads, device=device
+        )
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -235,10 +246,7 @@ def _loaded(
         path = folder.path if _is_ready(folder, target) else Path(parent) / "model"
         if path != folder.path:
             _export(folder, target, path, pieces, texts)
-        device = "cpu" if target.runtime == "torch" else None
-        classifier = FastBertClassifier.from_pretrained(
-            path, runtime=target.runtime, threads=threads, device=device
-        )
+        classifier = target.open(path, threads)
         yield LoadedModel(classifier, target.runtime, target.precision, threads)
 
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from tqdm.auto import tqdm
 
+    from fastbert.bench.fastest import export_fastest
     from fastbert.bench.run import QUICK, bench
     from fastbert.bench.tables import bench_tables
     from fastbert.bulk.files import predict_file, refuse_bad_place
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from fastbert.demo import run_demo
     from fastbert.evaluation import drift_of, evaluate, part_times
     from fastbert.export.export import export_model
-    from fastbert.export.fastest import export_fastest
     from fastbert.folder.followed import Followed
     from fastbert.folder.read import open_folder
     from fastbert.folder.write import refuse_what_others_share
@@ -59,7 +59,7 @@ HOMES = {
     "drift_of": "fastbert.evaluation",
     "enable_progress_bars": "huggingface_hub.utils.tqdm",
     "evaluate": "fastbert.evaluation",
-    "export_fastest": "fastbert.export.fastest",
+    "export_fastest": "fastbert.bench.fastest",
     "export_model": "fastbert.export.export",
     "export_times_table": "fastbert.cli.tables",
     "folder_facts": "fastbert.cli.tables",

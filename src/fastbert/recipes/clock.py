@@ -32,7 +32,7 @@ from fastbert.exits.criteria import EntropyCriterion, ExitCriterion, ThresholdCr
 from fastbert.extras import needs_extra
 from fastbert.files.whole_file import write_json
 from fastbert.folder.names import EARLY_EXIT_FILE
-from fastbert.folder.read import ModelFolder, open_folder
+from fastbert.folder.read import open_folder
 from fastbert.recipes.comparison import Comparison, Judged, folder_of
 from fastbert.recipes.contenders import PLAIN, Contender
 from fastbert.recipes.records import is_recorded, read_facts, read_record
@@ -195,17 +195,16 @@ def _seed(
     entries = dict.fromkeys(
         Entry.at(one, point) for one, of_it in points for point in of_it.values() if point
     )
-    runtime = ":".join(filter(None, (target.runtime, target.precision)))
     asked = {
         "full": full,
-        "runtime": runtime,
+        "runtime": str(target),
         "threads": THREADS,
         "batch_size": BATCH,
         "rounds": ROUNDS,
         "rows": {"alone": len(alone), "bulk": len(bulk)},
         "answers": {one.contender: read_facts(folder, one.contender)["answers"] for one in judged},
     }
-    path = folder / f"times.{runtime.replace(':', '-')}.json"
+    path = folder / f"times.{str(target).replace(':', '-')}.json"
     told, taken = _read(path, asked, entries) or _measured(
         path, asked, [*dict.fromkeys([Entry(full), *entries])], alone, bulk, target
     )
@@ -275,8 +274,10 @@ def _measured(
             raise TrainingError(f"{entries[0].contender} cannot be timed: {told_why}")
         ready = [entry for entry in entries if entry.contender in exported]
         logger.info("%s: %d settings take turns by the clock", folder, len(ready))
-        answers = [
-            partial(_answer, _loaded(exported[entry.contender], target), _criterion(folder, entry))
+        answers = [  # each of its own: a runtime keeps few ways to ask exits at hand
+            partial(
+                _answer, target.open(exported[entry.contender], THREADS), _criterion(folder, entry)
+            )
             for entry in ready
         ]
         taken = dict(zip(ready, _in_turns(answers, alone, bulk), strict=True))
@@ -293,28 +294,18 @@ def _measured(
 
 def _exported(
     folder: Path, names: Iterable[str], target: Target, texts: Sequence[Text], stack: ExitStack
-) -> tuple[dict[str, ModelFolder], dict[str, str]]:
-    """Return the models as the runtime takes them, and why it refuses the others."""
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return where the models lie as the runtime takes them, and why it refuses the others."""
     exported, refused = {}, {}
     for name in names:
         failures: list[Failure] = []
         models = loaded_models(open_folder(folder / name), [target], THREADS, failures, texts)
         for model in stack.enter_context(models):
-            exported[name] = model.classifier.folder
+            exported[name] = model.classifier.folder.path
         for failure in failures:
             logger.warning("%s is not timed", name)
             refused[name] = failure.reason
     return exported, refused
-
-
-def _loaded(folder: ModelFolder, target: Target) -> FastBertClassifier:
-    """Return a classifier for one setting alone: a runtime keeps few ways to ask exits at hand."""
-    return FastBertClassifier.from_pretrained(
-        folder.path,
-        runtime=target.runtime,
-        threads=THREADS,
-        device="cpu" if target.runtime == "torch" else None,
-    )
 
 
 def _in_turns(

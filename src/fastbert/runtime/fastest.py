@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from fastbert.errors import ExportError, FolderError, MissingExtraError
+from fastbert.errors import FastBertError
 from fastbert.exits.criteria import EntropyCriterion
 from fastbert.exits.engine import ExitBackend, classify
-from fastbert.folder.export import Export, open_export
+from fastbert.folder.export import open_export
 from fastbert.folder.export_times import ExportTimes, read_times, write_times
 from fastbert.folder.read import ModelFolder
-from fastbert.running import Running
+from fastbert.running import Running, Runtime
 from fastbert.runtime.open import open_backend, ready_exports
 from fastbert.text import TextTokenizer, TokenBatch
 from fastbert.timing import Name, time_rounds
@@ -33,24 +33,14 @@ logger = logging.getLogger(__name__)
 
 
 def measured_times(
-    exports: Mapping[Name, Export], tokenizer: TextTokenizer, running: Running
+    backends: Mapping[Name, Backend], tokenizer: TextTokenizer
 ) -> dict[Name, ExportTimes]:
-    """Return how fast exports are through all layers, in rounds in which they take turns.
-
-    What cannot run here, such as bfloat16 on a processor that has none, is left out, and a line
-    says so.
+    """Return what exports take through all layers, in rounds in which they take turns.
 
     Args:
-        exports: By any name.
+        backends: Exports of one model that are ready to run, by any name.
         tokenizer: Of the model.
-        running: On how many threads.
     """
-    backends: dict[Name, Backend] = {}
-    for name, export in exports.items():
-        try:
-            backends[name] = open_backend(export, running.by(export.runtime))
-        except (ExportError, MissingExtraError) as error:
-            logger.warning("%s is left out: %s", name, error)
     row = tokenizer.encode(["how fast is it " * (WORDS // 4)])[0]
     alone = _seconds(backends, tokenizer.collate([row]), ALONE)
     bulk = _seconds(backends, tokenizer.collate([row] * ROWS), 1)
@@ -63,18 +53,19 @@ def measured_times(
 def time_exports(folder: ModelFolder, running: Running) -> None:
     """Measure a folder's exports beside each other, if there are several, for `auto` to know.
 
-    What is known of them on this processor is not measured again. A folder that cannot be written
-    stays as it is, and a line says so.
+    What is known of them on this processor is not measured again. What cannot run here, such as
+    bfloat16 on a processor that has none, and a folder that cannot be written, have a line.
     """
     ready = ready_exports(folder)
     if len(ready) < 2 or len(read_times(folder, ready)) == len(ready):
         return
-    exports = {runtime: open_export(folder, runtime) for runtime in ready}
-    times = measured_times(exports, folder.text_tokenizer(), running)
+    backends: dict[Runtime, Backend] = {}
     try:
-        write_times(folder, times)
-    except FolderError as error:
-        logger.warning("%s", error)
+        for runtime in ready:
+            backends[runtime] = open_backend(open_export(folder, runtime), running.by(runtime))
+        write_times(folder, measured_times(backends, folder.text_tokenizer()))
+    except FastBertError as error:
+        logger.warning("%s: its exports were not measured: %s", folder.path, error)
 
 
 def _seconds(backends: Mapping[Name, Backend], batch: TokenBatch, times: int) -> dict[Name, float]:

@@ -1,24 +1,23 @@
 """The export that is the fastest on this processor: each that there is, tried beside the others."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import cast
 
+from fastbert.bench.contenders import Target, loaded_models
+from fastbert.bench.results import Failure
 from fastbert.errors import ExportError
-from fastbert.export.export import SAMPLE_SOURCE, export_model, traced
-from fastbert.folder.export import Export, ExportManifest, open_export
+from fastbert.export.export import SAMPLE_SOURCE, export_model
+from fastbert.folder.export import ExportManifest
 from fastbert.folder.export_times import ExportTimes, fastest
 from fastbert.folder.read import open_folder
-from fastbert.folder.write import copy_folder, refuse_what_others_share
-from fastbert.running import PRECISIONS, Precision, Running, Runtime
+from fastbert.folder.write import refuse_what_others_share
+from fastbert.processor import usable_cores
+from fastbert.running import PRECISIONS, Precision
 from fastbert.runtime.fastest import measured_times
 from fastbert.system import runtimes
 from fastbert.text import Text
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,20 +42,18 @@ def export_fastest(
     folder: str | Path,
     *,
     precision: Precision | None = None,
-    threads: int | None = None,
     texts: Sequence[Text] | None = None,
     source: str = SAMPLE_SOURCE,
 ) -> Fastest:
     """Export a model folder for the runtime, and in the precision, that is the fastest here.
 
     Each that is installed and that the processor computes in is exported to a temporary folder, and
-    all take turns at full depth, one text at a time and in batches. An export that answers
-    otherwise than torch does not take part, and a line says why.
+    all take turns on all cores at full depth, one text at a time and in batches. An export that
+    answers otherwise than torch does not take part, and a line says why.
 
     Args:
         folder: A model folder; an earlier export for the runtime that is taken is replaced.
         precision: Try this one alone, such as `fp32`, which answers as torch does.
-        threads: Processor threads; all cores by default.
         texts: Texts to compare with torch on; see `export_model`.
         source: What to call these texts.
 
@@ -66,37 +63,27 @@ def export_fastest(
     """
     opened = open_folder(folder)
     refuse_what_others_share(opened.path)
-    shared: dict[str, Any] = {"texts": texts, "source": source, "pieces": traced(opened)}
-    with TemporaryDirectory(prefix="fastbert-export-") as parent:
-        copy = Path(parent) / "model"
-        copy_folder(opened, copy)
-        exports = dict(_tried(copy, precision, shared))
-        times = measured_times(exports, opened.text_tokenizer(), Running(threads=threads))
+    failures: list[Failure] = []
+    targets = list(_targets(precision))
+    with loaded_models(opened, targets, usable_cores(), failures, texts) as models:
+        tried = {f"{model.runtime} {model.precision}": model for model in models}
+        backends = {name: model.classifier.backend for name, model in tried.items()}
+        times = measured_times(backends, opened.text_tokenizer())
     if not times:
-        raise ExportError(f"{opened.path}: no export can be used here")
-    kept = exports[fastest(times)]
-    manifest = export_model(folder, runtime=kept.runtime, precision=kept.precision, **shared)
+        told = "; ".join(f"{failure.name}: {failure.reason}" for failure in failures)
+        raise ExportError(f"{opened.path}: no export can be used here: {told}")
+    kept = Target.read(fastest(times).replace(" ", ":"))
+    assert kept.runtime != "torch"
+    assert kept.precision is not None
+    manifest = export_model(
+        folder, runtime=kept.runtime, precision=kept.precision, texts=texts, source=source
+    )
     return Fastest(manifest, times)
 
 
-def _tried(
-    copy: Path, precision: Precision | None, shared: dict[str, Any]
-) -> Iterator[tuple[str, Export]]:
-    """Yield each export by its name; its files stay open when the next one replaces it."""
-    for runtime, candidate in _candidates(precision):
-        name = f"{runtime} {candidate}"
-        logger.info("trying %s", name)
-        try:
-            export_model(copy, runtime=runtime, precision=candidate, **shared)
-        except ExportError as error:
-            logger.warning("%s is left out: %s", name, error)
-        else:
-            yield name, open_export(open_folder(copy), runtime)
-
-
-def _candidates(precision: Precision | None) -> Iterator[tuple[Runtime, Precision]]:
+def _targets(precision: Precision | None) -> Iterator[Target]:
     for runtime, here in runtimes().items():
         if runtime in PRECISIONS:
             for candidate in cast(list[Precision], here):
                 if precision in (None, candidate):
-                    yield runtime, candidate
+                    yield Target(runtime, candidate)
