@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from fastbert.report.comparison_table import NOTHING
+
 Seeds = dict[int, dict[str, Any]]
 Times = dict[str, dict[str, Seeds]]
 """What was timed, by runtime, set and seed."""
@@ -103,7 +105,7 @@ def _of_set(name: str, seeds: Seeds, reference: str) -> Iterator[str]:
         of_seed = f" (seed {seed})" if len(seeds) > 1 else ""
         for one in timed(told, reference):
             pairs = zip(one.ms, one.gains, strict=True)
-            cells = " | ".join(f"{ms:.2f} | {_points(gain)}" for ms, gain in pairs)
+            cells = " | ".join(f"{ms:.2f} | {points(gain)}" for ms, gain in pairs)
             yield f"| {one.contender}{of_seed} | {one.setting} | {one.metric:.2%} | {cells} |"
     yield ""
 
@@ -149,10 +151,10 @@ def worth_at(settings: Settings, way: str, ms: float) -> float | None:
 def _mean(gains: Sequence[float | None]) -> str:
     known = [gain for gain in gains if gain is not None]
     if not known:
-        return "-"
+        return NOTHING
     not_worse = sum(gain >= 0 for gain in known)
-    return f"{_points(fmean(known))} ({not_worse} of {len(known)})"
+    return f"{points(fmean(known))} ({not_worse} of {len(known)})"
 
 
-def _points(gain: float | None) -> str:
-    return "-" if gain is None else f"{round(100 * gain, 2) + 0.0:+.2f}"
+def points(share: float | None) -> str:
+    return NOTHING if share is None else f"{round(100 * share, 2) + 0.0:+.2f}"  # no -0.00

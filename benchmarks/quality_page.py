@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from equal_time import Times, equal_time, read_times
+from equal_time import Times, equal_time, points, read_times
 from machine import RESULTS
 
 from fastbert.calibration.frontier import TARGETS
@@ -237,10 +237,6 @@ def mark(difference: Difference | None) -> str:
 
 def percent(share: float) -> str:
     return f"{100 * share:.2f}"
-
-
-def points(share: float) -> str:
-    return f"{round(100 * share, 2) + 0.0:+.2f}"  # no -0.00
 
 
 def times(speedup: float) -> str:

@@ -13,20 +13,14 @@ from fastbert.tasks.single_label import SingleLabel
 from tests.cli.commands import Capture
 
 HEADS = (PaperHead(), QueryHead(8), QueryHead(8))
+FOLDER = {"family": "bert", "width": 24, "bytes": {}, "exports": [], "export_times": {}}
 
 
 def test_a_label_that_looks_like_markup_is_shown_as_it_is(capsys: Capture) -> None:
     config = folder_config.EarlyExitConfig(
         "pretrained", SingleLabel(("[red]no", "[/]yes")), 4, 16, HEADS
     )
-    facts = config.as_dict() | {
-        "family": "bert",
-        "width": 24,
-        "bytes": {},
-        "exports": [],
-        "export_times": {},
-    }
-    Console().print(*tables.folder_tables(facts))
+    Console().print(*tables.folder_tables(config.as_dict() | FOLDER))
     assert "[red]no, [/]yes" in capsys.readouterr().out
 
 
@@ -52,14 +46,7 @@ def test_a_setting_is_called_as_it_is_typed(row: dict[str, Any], name: str) -> N
 )
 def test_heads_are_told_as_they_are_spelled(head: Any, name: str, capsys: Capture) -> None:
     config = folder_config.EarlyExitConfig(head, SingleLabel(("no", "yes")), 4, 16, HEADS)
-    facts = config.as_dict() | {
-        "family": "bert",
-        "width": 24,
-        "bytes": {},
-        "exports": [],
-        "export_times": {},
-    }
-    Console().print(*tables.folder_tables(facts))
+    Console().print(*tables.folder_tables(config.as_dict() | FOLDER))
     shown = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     told = {words[0]: words[1].strip() for words in shown if len(words) == 2}
     assert told["students"] == "paper x 1, queries/8 x 2"
