@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 
 from fastbert.classifier import FastBertClassifier
 from fastbert.errors import ExportError, FolderError
+from fastbert.exits.criteria import ThresholdCriterion
+from fastbert.exits.engine import classify
+from fastbert.exits.measures import MaxProbability
 from fastbert.folder.export import Export, open_export
 from fastbert.folder.read import open_folder
 from fastbert.runtime import openvino_backend
 from fastbert.runtime.openvino_backend import OpenVinoBackend
+from fastbert.runtime.openvino_core import open_core
 from tests.tiny_data import examples
 
 TEXTS = [example.text for example in examples(4, seed=9)]
@@ -57,6 +61,25 @@ def test_a_precision_that_the_processor_lacks_is_named(
         ExportError, match=r"bf16, which this processor does not compute in; .*int8"
     ):
         OpenVinoBackend(export)
+
+
+@pytest.mark.skipif(
+    "BF16" not in open_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
+    reason="this processor does not compute in bfloat16",
+)
+@pytest.mark.parametrize("rows", [1, 4])
+def test_in_bf16_an_exit_that_is_asked_changes_no_bit(folders: dict[str, Path], rows: int) -> None:
+    folder = open_folder(folders["fp32"])
+    backend = OpenVinoBackend(replace(open_export(folder, "openvino"), precision="bf16"))
+    tokenizer = folder.text_tokenizer()
+    batch = tokenizer.collate(tokenizer.encode(TEXTS[:rows]))
+    students = backend.num_exits - 1
+    whole, cut = (
+        classify(backend, batch, ThresholdCriterion(MaxProbability(), thresholds))
+        for thresholds in ((0.0,) * students, (1e-9,) * students)
+    )
+    assert set(cut.exit_layer) == {backend.num_exits}
+    np.testing.assert_array_equal(cut.logits, whole.logits)
 
 
 def test_compiled_models_are_kept_where_asked(folders: dict[str, Path], tmp_path: Path) -> None:

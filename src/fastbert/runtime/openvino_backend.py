@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import openvino
 from jaxtyping import Float
-from openvino import Model, Node, Output, opset13
+from openvino import Model, Node, Output, Type, opset13
+from openvino.preprocess import PrePostProcessor
 
 from fastbert.errors import ExportError, FolderError
 from fastbert.exits.criteria import Measure
@@ -72,6 +73,7 @@ class OpenVinoBackend(PieceBackend):
             # Activations are scaled row by row: no answer depends on the other rows.
             self._settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = GROUP if rounds_by_itself() else 0
         self._rounds = precision == "int8" and not rounds_by_itself()
+        self._hidden_type = Type.bf16 if precision == "bf16" else Type.f32
         if running.threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = running.threads * workers
         if running.cache_folder is not None:
@@ -109,7 +111,7 @@ class OpenVinoBackend(PieceBackend):
         )
         if self._rounds:
             round_activations(model)
-        return model
+        return with_hidden_states_of(model, self._hidden_type)
 
     def _pieces_of(self, done: int, exit_layer: int) -> Sequence[OpenPiece]:
         return self._pieces[0 if done == 0 else done + 1 : exit_layer + 1]
@@ -208,6 +210,21 @@ def join(pieces: Sequence[Model], *, gives_hidden: bool) -> Model:
     return Model(results, list(parameters.values()), "segment")
 
 
+def with_hidden_states_of(model: Model, type_: Type) -> Model:
+    """Return a segment whose hidden states come and go in the precision in which it computes.
+
+    With float32 at a border OpenVINO adds and normalises in float32 around it and converts before
+    each product. NumPy has no bfloat16: OpenVINO takes and gives its bits as float16.
+    """
+    borders = PrePostProcessor(model)
+    for port in model.inputs:
+        if "hidden" in port.get_names():
+            borders.input("hidden").tensor().set_element_type(type_)
+    if len(model.outputs) > 1:
+        borders.output(0).tensor().set_element_type(type_)
+    return borders.build()
+
+
 # int8 where OpenVINO computes activations in float32.
 
 
@@ -255,7 +272,7 @@ def _is_int8(weights: Output) -> bool:
     """Return whether weights are int8, with what turns them into float32 before the product."""
     node: Node = weights.get_node()
     if node.get_type_name() == "Constant":
-        return bool(weights.get_element_type() == openvino.Type.i8)
+        return bool(weights.get_element_type() == Type.i8)
     unpacks = node.get_type_name() in ("Convert", "Multiply", "Reshape", "Transpose")
     return unpacks and _is_int8(node.input_value(0))
 

@@ -103,8 +103,8 @@ def _nothing(
     for name in then.keys() - results.keys():
         output = then[name].input_value(0)
         shape = [size.get_length() if size.is_static else 1 for size in output.get_partial_shape()]
-        zeros = np.zeros(shape, output.get_element_type().to_dtype())
-        results[name] = opset13.constant(zeros).output(0)
+        zeros = opset13.constant(np.zeros(shape, np.float32), output.get_element_type())
+        results[name] = zeros.output(0)
     return {name: opset13.result(results[name]) for name in then}, passes_by
 
 
