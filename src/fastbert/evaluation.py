@@ -23,6 +23,7 @@ from fastbert.exits.criteria import (
     watched_exits,
 )
 from fastbert.exits.engine import ExitResult
+from fastbert.exits.measures import Energy
 from fastbert.processor import processor_name
 from fastbert.shape import ModelShape
 from fastbert.tasks.metrics import Scored, scores
@@ -30,6 +31,7 @@ from fastbert.tasks.task import Decisions, Task
 from fastbert.text import Text
 
 TIMED_TEXTS, REPEATS = 50, 3
+ALL_LEAVE, NOBODY_LEAVES = 1.0, 1e-30  # the energy of a sound answer lies between
 DRIFT_TEXTS = 2_000  # that run every layer, to see whether they still behave as calibrated
 
 
@@ -151,22 +153,24 @@ def part_times(classifier: FastBertClassifier, examples: Sequence[Example]) -> P
     from all over them.
     """
     layers = classifier.num_layers
-    every, last = range(1, layers + 1), max(layers - 1, 1)
+    students, last = range(1, layers), max(layers - 1, 1)
     texts = sample_of(examples, TIMED_TEXTS)
 
-    def mean_ms(exits: Sequence[int]) -> float:
+    def mean_ms(thresholds: dict[int, float]) -> float:
+        rule = ThresholdCriterion(
+            Energy(), tuple(thresholds.get(student, 0.0) for student in students)
+        )
         for text in texts[:REPEATS]:
-            _run_to(classifier, [text], exits)  # first calls are slower
+            classifier.classify([text], rule)  # first calls are slower
         return fmean(
             median(
-                _milliseconds(partial(_run_to, classifier, [text], exits)) for _ in range(REPEATS)
+                _milliseconds(partial(classifier.classify, [text], rule)) for _ in range(REPEATS)
             )
             for text in texts
         )
 
-    to_first, to_last, to_teacher, through_all = (
-        mean_ms(exits) for exits in ([1], [last], [layers], every)
-    )
+    to_first, to_last = mean_ms({1: ALL_LEAVE}), mean_ms({last: ALL_LEAVE})
+    to_teacher, through_all = mean_ms({}), mean_ms(dict.fromkeys(students, NOBODY_LEAVES))
     student = (through_all - to_teacher) / max(layers - 1, 1)
     if layers > 2:
         layer = (to_last - to_first) / (layers - 2)
@@ -202,7 +206,7 @@ def _run_to(classifier: FastBertClassifier, texts: Sequence[Text], exits: Sequen
         state, _logits = backend.advance(state, exit_layer)
 
 
-def _milliseconds(work: Callable[[], None]) -> float:
+def _milliseconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return 1_000 * (time.perf_counter() - start)

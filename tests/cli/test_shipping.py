@@ -44,6 +44,23 @@ def test_an_export_is_compared_shown_and_used(
     )
 
 
+def test_where_an_export_answers_calibrating_times_its_parts(
+    trained: Trained, dev: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    exported = str(tmp_path / "exported")
+    FastBertClassifier.from_pretrained(trained.folder).save_pretrained(exported)
+    assert run(["export", exported, "--runtime", "onnx", "--precision", "fp32"]) == 0
+    told = "Texts were timed one at a time, in "
+    for options, timed in (
+        ("--runtime onnx", True), ("--runtime onnx --no-time", False), ("--runtime torch", False)
+    ):  # fmt: skip
+        capsys.readouterr()
+        assert run(["calibrate", exported, str(dev), *options.split()]) == 0
+        assert (told in capsys.readouterr().out) is timed
+        found = FastBertClassifier.from_pretrained(exported).calibration
+        assert (found.times is not None) is timed
+
+
 def test_auto_shows_what_was_tried_and_keeps_the_fastest(
     trained: Trained, tmp_path: Path, capsys: Capture
 ) -> None:

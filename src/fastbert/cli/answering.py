@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -156,19 +157,21 @@ def calibrate(
         ),
     ] = "max-probability",
     timed: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--time",
+            "--time/--no-time",
+            show_default="where an export answers",
             help="Also measure how long a layer and an exit take here, one text at a time: for "
             "--latency-ms, and so that exits that do not pay in time are not asked.",
         ),
-    ] = False,
+    ] = None,
     run: Run,
     columns: LabelledColumns,
 ) -> None:
     """Record what every layer answers, so that a speed can be asked for by goal.
 
-    The texts run through every layer once. Afterwards `predict` and `evaluate` take goals such as
+    The texts run through every layer once, and where an export answers some of them are timed.
+    Afterwards `predict` and `evaluate` take goals such as
     `--max-drop 0.5%` or `--min-speedup 3`; a goal given here becomes the default of both. All this
     holds for the runtime and the precision that answered.
     """
@@ -186,8 +189,12 @@ def calibrate(
         measure=measure,
         batch_size=run.batch_size,
     )
-    if timed:
+    told = ""
+    if timed or (timed is None and classifier.answerer.runtime != "torch"):
+        began = time.monotonic()
         calibration = replace(calibration, times=library.part_times(classifier, examples))
+        seconds = time.monotonic() - began
+        told = f"Texts were timed one at a time, in {seconds:.0f} s; --no-time leaves that out.\n"
     classifier.save_calibration(calibration, texts.name, Goal(**asked) if asked else None)
     show(library.goal_table(calibration, classifier.default_goal))
-    print(f"\nNext: fastbert predict {shlex.quote(str(folder))} TEXTS.csv")
+    print(f"\n{told}Next: fastbert predict {shlex.quote(str(folder))} TEXTS.csv")
