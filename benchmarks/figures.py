@@ -13,7 +13,8 @@ from recorded import Run, recorded_runs, with_measure
 from fastbert.calibration.goal import Goal
 from fastbert.exits.measures import DEFAULT_MEASURE
 from fastbert.report import brush, figures
-from fastbert.report.analysis import ReportData, tradeoff
+from fastbert.report.analysis import tradeoff
+from fastbert.report.data import ReportData
 
 DATASET, SEED = "thucnews_title", 42
 SAVINGS = (0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)

@@ -10,8 +10,8 @@ from machine import RESULTS
 
 from fastbert.calibration.learned import fit_learned_exit
 from fastbert.calibration.solve import Calibration
-from fastbert.exits.criteria import EntropyCriterion, Measure
-from fastbert.exits.measures import MEASURES, Entropy
+from fastbert.exits.criteria import Entropy, EntropyCriterion, Measure
+from fastbert.exits.measures import MEASURES
 from fastbert.exits.recorded import RecordedExits
 from fastbert.head_shapes import heads_by_depth
 from fastbert.shape import ModelShape

@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from fastbert.exits.criteria import EntropyCriterion, ExitCriterion, Measure, ThresholdCriterion
+from fastbert.exits.criteria import (
+    Entropy,
+    EntropyCriterion,
+    ExitCriterion,
+    Measure,
+    ThresholdCriterion,
+)
 from fastbert.exits.engine import (
     Answered,
     ExitBackend,
@@ -21,14 +27,7 @@ from fastbert.exits.engine import (
     record,
     step,
 )
-from fastbert.exits.measures import (
-    ConfidentPatience,
-    Ensemble,
-    Entropy,
-    MaxProbability,
-    Patience,
-    Stability,
-)
+from fastbert.exits.measures import ConfidentPatience, Ensemble, MaxProbability, Patience, Stability
 from fastbert.exits.recorded import RecordedExits, doubts_of
 
 MIXED_MEASURES: tuple[Measure, ...] = (

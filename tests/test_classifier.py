@@ -42,7 +42,7 @@ from fastbert.folder.write import seal
 from fastbert.nn import backend as backend_module
 from fastbert.nn.backend import TorchBackend, batch_tensors
 from fastbert.nn.model import FastBertModel
-from fastbert.tasks.single_label import Prediction
+from fastbert.tasks.single_label import Prediction, SingleLabel
 from fastbert.text import TextTokenizer
 from tests.folder.folders import killed_between_renames
 from tests.tiny import FAMILIES
@@ -533,7 +533,11 @@ def test_the_learned_exit_is_fitted_on_rows_that_then_test_no_promise(
 @pytest.mark.parametrize(
     ("texts", "options", "message"),
     [
-        (CALIBRATION_TEXTS, {"measure": "mood"}, f"one of {', '.join(MEASURES)}, got 'mood'"),
+        (
+            CALIBRATION_TEXTS,
+            {"measure": "mood"},
+            f"one of {', '.join(SingleLabel.measures)} for {SingleLabel.name}, got 'mood'",
+        ),
         (
             ["one", "two"],
             {"labels": ["positive", "good"]},
@@ -623,7 +627,7 @@ def test_one_text_may_have_a_goal_too(calibrated: FastBertClassifier) -> None:
     assert calibrated.predict([], saving=0.6) == []
 
 
-@pytest.mark.parametrize("name", sorted(MEASURES.keys() - {"binary-entropy", "change"}))
+@pytest.mark.parametrize("name", SingleLabel.measures)
 def test_a_calibration_text_leaves_at_one_layer_alone_and_in_a_batch(
     classifier: FastBertClassifier, name: str
 ) -> None:

@@ -7,7 +7,6 @@ import torch
 from fastbert.folder.config import EarlyExitConfig
 from fastbert.folder.write import seal, staged_folder
 from fastbert.nn.model import FastBertModel
-from fastbert.tasks.single_label import SingleLabel
 from tests.tiny import FAMILIES, tiny_classifier
 from tests.tiny_data import FILLERS, LABELS, SIGNALS, tiny_tokenizer
 
@@ -16,13 +15,23 @@ WORDS = [*SIGNALS.values(), *FILLERS]
 SPEEDS = (0.0, 0.5, 0.66, 0.74, 0.86)  # where the random students are in two minds
 
 
-def save_model(folder: Path, family: str, heads: str = "paper/first/8") -> Path:
-    """Write a model folder with random weights, whose students disagree and doubt differently."""
+def save_model(
+    folder: Path, family: str, heads: str = "paper/first/8", problem_type: str | None = None
+) -> Path:
+    """Write a model folder with random weights, whose students disagree and doubt differently.
+
+    Args:
+        folder: Where.
+        family: One of `FAMILIES`.
+        heads: Those of the students.
+        problem_type: What the teacher's configuration says of its task.
+    """
     names = dict(enumerate(LABELS))
     teacher = tiny_classifier(
         family,
         id2label=names,
         label2id={label: index for index, label in names.items()},
+        problem_type=problem_type,
         pad_token_id=0,  # the tokeniser's
         **(
             {"type_vocab_size": 2} if FAMILIES[family].get("type_vocab_size") == 1 else {}
@@ -40,7 +49,7 @@ def save_model(folder: Path, family: str, heads: str = "paper/first/8") -> Path:
         seal(
             staging,
             EarlyExitConfig(
-                "pretrained", SingleLabel(LABELS), model.num_exits, MAX_LENGTH, model.student_shapes
+                "pretrained", model.task, model.num_exits, MAX_LENGTH, model.student_shapes
             ),
         )
     return folder

@@ -23,7 +23,8 @@ def main() -> None:
         arguments.model / "onnx" / "adaptive.onnx", providers=["CPUExecutionProvider"]
     )
     metadata = session.get_modelmeta().custom_metadata_map
-    labels = json.loads(metadata["labels"])
+    labels = np.array(json.loads(metadata["labels"]))
+    task = json.loads(metadata["task"])
     tokenizer = read_tokenizer(arguments.model, int(metadata["max_length"]))
 
     inputs = tokens(tokenizer, arguments.texts)
@@ -33,8 +34,11 @@ def main() -> None:
     probabilities, exit_layers = session.run(["probabilities", "exit_layer"], feeds)
 
     for text, row, exit_layer in zip(arguments.texts, probabilities, exit_layers, strict=True):
-        best = row.argmax()
-        print(f"{labels[best]}\t{row[best]:.4f}\tlayer {exit_layer}\t{text}")
+        # Of several labels each holds by itself; else the likeliest is the answer.
+        held = row > task["threshold"] if "threshold" in task else row == row.max()
+        names = ",".join(labels[held])
+        scores = ",".join(f"{score:.4f}" for score in row[held])
+        print(f"{names}\t{scores}\tlayer {exit_layer}\t{text}")
 
 
 def read_tokenizer(folder: Path, max_length: int) -> Tokenizer:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fastbert.recipes.distill import distill
     from fastbert.recipes.run import StudentSettings
     from fastbert.recipes.train import train
+    from fastbert.tasks.multi_label import LabelsPrediction
     from fastbert.tasks.single_label import Prediction
     from fastbert.training.scheme import SchemeSettings
     from fastbert.training.stage import StageSettings
@@ -50,6 +51,7 @@ _LOADED_WHEN_ASKED = {
     "MeanHead": "fastbert.head_shapes",
     "OperatingPoint": "fastbert.calibration.points",
     "PaperHead": "fastbert.head_shapes",
+    "LabelsPrediction": "fastbert.tasks.multi_label",
     "Prediction": "fastbert.tasks.single_label",
     "QueryHead": "fastbert.head_shapes",
     "SchemeSettings": "fastbert.training.scheme",
@@ -77,6 +79,7 @@ __all__ = [
     "FastBertError",
     "FolderError",
     "Goal",
+    "LabelsPrediction",
     "MeanHead",
     "MissingExtraError",
     "OperatingPoint",

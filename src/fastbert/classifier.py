@@ -17,7 +17,6 @@ from fastbert.calibration.points import OperatingPoint
 from fastbert.calibration.solve import Calibration, check_enough
 from fastbert.exits.criteria import EntropyCriterion, ExitCriterion, Measure
 from fastbert.exits.engine import ExitBackend, ExitResult
-from fastbert.exits.measures import DEFAULT_MEASURE
 from fastbert.exits.recorded import RecordedExits
 from fastbert.folder.calibration import (
     answers_as_calibrated,
@@ -34,8 +33,7 @@ from fastbert.folder.write import copy_folder
 from fastbert.opening import Opened, Recipe, open_again, open_model
 from fastbert.running import Running, RunningOptions
 from fastbert.runtime.workers import Rows
-from fastbert.tasks.single_label import Prediction
-from fastbert.tasks.task import Task
+from fastbert.tasks.task import Target, Task
 from fastbert.text import Text, TextTokenizer, TokenBatch, Tokens
 
 Speed = float | ExitCriterion | OperatingPoint
@@ -198,9 +196,9 @@ class FastBertClassifier:
     def calibrate(
         self,
         texts: Iterable[Text],
-        labels: Iterable[str] | None = None,
+        labels: Iterable[Target] | None = None,
         *,
-        measure: Measure | str = DEFAULT_MEASURE,
+        measure: Measure | str | None = None,
         batch_size: int = 32,
     ) -> Calibration:
         """Record what every exit answers about held-out texts, for goals to be solved from.
@@ -211,7 +209,7 @@ class FastBertClassifier:
             texts: Texts like those to come, not those of the training.
             labels: The right answers; without them the full model's take their place.
             measure: The exit criterion: a measure of doubt, or the name of one in
-                `fastbert.exits.measures.MEASURES`.
+                `fastbert.exits.measures.MEASURES`; by default the task's own.
             batch_size: Texts computed together.
 
         Raises:
@@ -219,13 +217,13 @@ class FastBertClassifier:
             MissingExtraError: A learned measure is fitted by scikit-learn.
             ValueError: A label is not one of the classifier's, or the measure is unknown.
         """
-        chosen = measure_to_calibrate(measure)
+        chosen = measure_to_calibrate(measure, self.task)
         tokens = self.encode(texts)
         truth = None if labels is None else complete_truth(self.task, list(labels), len(tokens))
         check_enough(len(tokens))  # before the model runs for minutes
         recorded = self.record_tokens(tokens, batch_size)
         lengths = np.array([len(row.ids) for row in tokens])
-        found, fitted = chosen(recorded, self.task)
+        found, fitted = chosen(recorded)
         return Calibration(
             recorded,
             truth,
@@ -285,13 +283,13 @@ class FastBertClassifier:
     # Answers.
 
     @overload
-    def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str as well
+    def predict(
         self,
         texts: Text,
         speed: Speed | None = ...,
         batch_size: int = ...,
         **goal: Unpack[GoalOptions],
-    ) -> Prediction: ...
+    ) -> Any: ...
 
     @overload
     def predict(
@@ -300,7 +298,7 @@ class FastBertClassifier:
         speed: Speed | None = ...,
         batch_size: int = ...,
         **goal: Unpack[GoalOptions],
-    ) -> list[Prediction]: ...
+    ) -> list[Any]: ...
 
     def predict(
         self,
@@ -308,7 +306,7 @@ class FastBertClassifier:
         speed: Speed | None = None,
         batch_size: int = 32,
         **goal: Unpack[GoalOptions],
-    ) -> Prediction | list[Prediction]:
+    ) -> Any:
         """Classify one text, or many in their order.
 
         Args:
@@ -322,7 +320,8 @@ class FastBertClassifier:
             goal: What to reach instead, such as `max_drop=0.005`; see `speed_for`.
 
         Returns:
-            One `Prediction` for one text, a list of them otherwise.
+            One `Prediction` for one text, a list of them otherwise; of a model that gives several
+            labels a `LabelsPrediction`.
 
         Raises:
             CalibrationError: The goal cannot be met, or the calibration cannot tell.
@@ -366,7 +365,10 @@ class FastBertClassifier:
             return speed.criterion
         if isinstance(speed, ExitCriterion):
             return speed
-        return self.default_criterion if speed is None else EntropyCriterion(float(speed))
+        return self.default_criterion if speed is None else self._at_speed(float(speed))
+
+    def _at_speed(self, speed: float) -> ExitCriterion:
+        return EntropyCriterion(speed, self.task.uncertainty)
 
     def classify(
         self, texts: Iterable[Text], criterion: ExitCriterion, batch_size: int = 32

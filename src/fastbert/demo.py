@@ -36,6 +36,7 @@ from fastbert.data.read import read_examples
 from fastbert.errors import DataError, FolderError, MissingExtraError, TrainingError
 from fastbert.files.disk import hash_of_file
 from fastbert.files.whole_file import whole_file
+from fastbert.tasks.metrics import meant, spelled
 from fastbert.text import Text
 from fastbert.timing import median_ratio, time_rounds
 
@@ -107,7 +108,7 @@ def run_demo(
         classifier = _train(encoder, paths, output, seed, max_length=max_length)
         shown = settings(classifier)
         measured = speedups(classifier, shown, test)
-    console.print(_table(shown, measured))
+    console.print(_table(classifier, shown, measured))
     console.print(
         f"Measured on {len(test):,} texts that training has not seen, the time on {TIMED_TEXTS} of "
         "them in turns. The default was chosen on the dev texts: the fewest layers for at most "
@@ -340,16 +341,19 @@ def speedups(
     return [median_ratio(seconds[shown[0].name], seconds[setting.name]) for setting in shown]
 
 
-def _table(shown: Sequence[Setting], measured: Sequence[float]) -> Table:
+def _table(
+    classifier: FastBertClassifier, shown: Sequence[Setting], measured: Sequence[float]
+) -> Table:
+    column = meant(classifier.config.task).column
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("", no_wrap=True)
-    for heading in ("accuracy", "mean layers", "FLOPs speed-up", "measured speed-up"):
+    for heading in (spelled(column), "mean layers", "FLOPs speed-up", "measured speed-up"):
         table.add_column(heading, justify="right")
     for setting, times in zip(shown, measured, strict=True):
         row = setting.figures
         table.add_row(
             setting.name,
-            f"{row['accuracy']:.1%}",
+            f"{row[column]:.1%}",
             f"{row['mean_exit_layer']:.2f} of {row['layers']}",
             f"{row['speedup_flops']:.2f}x",
             f"{times:.2f}x",

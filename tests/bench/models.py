@@ -1,5 +1,6 @@
 """A tiny model folder whose teacher does not give every text the same answer."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ from fastbert.head_shapes import PaperHead, QueryHead
 from fastbert.nn.backend import batch_tensors
 from fastbert.nn.model import FastBertModel, PaperClassifier, Teacher
 from fastbert.tasks.single_label import SingleLabel
+from fastbert.tasks.task import Task
 from fastbert.text import TextTokenizer
 from tests.tiny import tiny_classifier, tiny_encoder
 from tests.tiny_data import LABELS, examples, tiny_tokenizer
@@ -22,15 +24,19 @@ TEXTS = [example.content for example in examples(40, seed=3)]
 
 
 def varied_folder(
-    path: Path, teacher_head: Literal["pretrained", "paper"] = "pretrained"
+    path: Path,
+    teacher_head: Literal["pretrained", "paper"] = "pretrained",
+    kind: Callable[[tuple[str, ...]], Task] = SingleLabel,
 ) -> ModelFolder:
     """Write a model with random weights and no favourite class."""
     head = PaperHead("first", 8, 2)
+    task = kind(LABELS)
     settings = {
         "num_hidden_layers": 3,  # each is exported on its own
         "id2label": dict(enumerate(LABELS)),
         "label2id": {label: number for number, label in enumerate(LABELS)},
         "pad_token_id": 0,  # the tokeniser's
+        "problem_type": task.name,
     }
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(4)
@@ -49,7 +55,7 @@ def varied_folder(
             staging,
             EarlyExitConfig(
                 head if teacher_head == "paper" else teacher_head,
-                SingleLabel(LABELS),
+                task,
                 model.num_exits,
                 MAX_LENGTH,
                 model.student_shapes,

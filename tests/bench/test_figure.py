@@ -45,3 +45,11 @@ def test_points_are_numbered_from_the_fastest_and_coloured_by_how_they_answer() 
     names = [str(line.get_label()).split("  ")[1] for line in axes.lines]
     assert sorted(names) == sorted(row["name"] for row in rows)
     assert len({line.get_color() for line in axes.lines}) == 3  # early, full depth, plain
+
+
+def test_the_figure_is_titled_by_the_metric_of_the_task() -> None:
+    found = replace(FOUND, metric="micro_f1").as_dict()
+    assert throughput_png(found).startswith(b"\x89PNG")
+    rows = [row for row in found["contenders"] if row["p50_ms"] is None]
+    [axes] = throughput(rows, "micro_f1", WIDE).axes
+    assert axes.get_title("left") == "micro F1"

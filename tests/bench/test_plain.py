@@ -16,6 +16,7 @@ from fastbert.bench.plain import PIPELINE, plain_contenders
 from fastbert.bench.results import Failure
 from fastbert.classifier import FastBertClassifier
 from fastbert.folder.read import ModelFolder
+from fastbert.tasks.multi_label import MultiLabel
 from fastbert.text import Text
 from tests.bench import models
 from tests.bench.models import varied_folder
@@ -44,7 +45,20 @@ def expected_classes(folder: ModelFolder) -> list[int]:
     return found
 
 
-def answers_alike(entry: Contender, expected: list[int]) -> bool:
+def test_plain_contenders_answer_several_labels_as_the_model(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    folder = varied_folder(tmp_path / "labels", kind=MultiLabel)
+    classifier = FastBertClassifier.from_pretrained(folder.path, device="cpu")
+    expected = classifier.predict_proba(TEXTS, 0.0) > 0.5
+    assert len(set(expected.sum(axis=-1).tolist())) > 1  # some have more labels than others
+    with plain_contenders(folder, 1, []) as field:
+        in_fp32 = {entry.name: entry for entry in field if entry.precision == "fp32"}
+        assert {PIPELINE, f"{PIPELINE}, sorted", "ONNX Runtime fp32"} <= in_fp32.keys()
+        for name, entry in in_fp32.items():
+            assert answers_alike(entry, expected), name
+
+
+def answers_alike(entry: Contender, expected: list[int] | np.ndarray) -> bool:
     together, alone = entry.answer(TEXTS, 7), [entry.answer([text], 1) for text in TEXTS]
     assert together.exit_layer is None
     one_by_one = np.concatenate([answer.decisions for answer in alone])

@@ -36,3 +36,10 @@ def test_a_ratio_is_of_the_two_asked_for_at_that_batch_size() -> None:
         assert FOUND.ratio(ratio.numerator, ratio.denominator, ratio.batch_size + 7) is None
     assert len(FOUND.ratios) >= 2
     assert PIPELINE.name in {ratio.denominator for ratio in FOUND.ratios}
+
+
+def test_json_calls_what_answers_are_worth_by_the_metric_of_the_task() -> None:
+    by_f1 = replace(FOUND, metric="micro_f1").as_dict()
+    assert [row["micro_f1"] for row in by_f1["contenders"]] == [0.9125] * len(FOUND.contenders)
+    assert not any("accuracy" in row for row in by_f1["contenders"])
+    assert "metric" not in by_f1

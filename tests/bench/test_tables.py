@@ -52,3 +52,9 @@ def test_who_failed_has_a_row_and_a_reason() -> None:
     cells = lines_of(failed)
     assert ["FastBERT onnx int8", "failed"] in cells
     assert ["FastBERT onnx int8 failed: not exported: 4 differ"] in cells
+
+
+def test_quality_has_the_name_of_the_metric() -> None:
+    by_f1 = [cell for line in lines_of(replace(FOUND, metric="micro_f1")) for cell in line]
+    assert (by_f1.count("micro F1"), by_f1.count("accuracy")) == (2, 0)
+    assert [cell for line in lines_of(FOUND) for cell in line].count("accuracy") == 2

@@ -17,8 +17,7 @@ from fastbert.calibration.frontier import (
     fastest_keeping,
     frontier,
 )
-from fastbert.exits.criteria import ThresholdCriterion, watched_exits
-from fastbert.exits.measures import Entropy
+from fastbert.exits.criteria import Entropy, ThresholdCriterion, watched_exits
 from fastbert.exits.recorded import RecordedExits
 from fastbert.head_shapes import heads_by_depth
 from fastbert.shape import ModelShape

@@ -16,7 +16,7 @@ from fastbert.calibration.goal import Goal
         ({"min_speedup": 2.0, "latency_ms": 3.0}, "got min_speedup and latency_ms"),
         ({"saving": 0.5, "metric": "accuracy"}, "metric goes with max_drop, not with saving"),
         ({"min_speedup": 2.0, "confidence": 0.9}, "confidence goes with max_drop"),
-        ({"max_drop": 0.01, "metric": "f1", "confidence": 0.9}, "F1 is no mean"),
+        ({"max_drop": 0.01, "metric": "f1", "confidence": 0.9}, "f1 is no mean"),
         ({"max_drop": -0.01}, "max_drop must lie between 0 and 1"),
         ({"max_drop": 1.5}, "max_drop must lie between 0 and 1.*1.5"),
         ({"max_drop": float("nan")}, "max_drop must lie"),

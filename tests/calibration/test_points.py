@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from fastbert.exits.criteria import Measure
-from fastbert.exits.measures import Entropy, Margin, Patience, Stability
+from fastbert.exits.criteria import Entropy, Measure
+from fastbert.exits.measures import Margin, Patience, Stability
 from fastbert.exits.recorded import RecordedExits, doubts_of
 from tests.calibration.simulated import (
     EXITS,

@@ -21,6 +21,7 @@ from fastbert.exits.measures import MEASURES
 from fastbert.exits.recorded import RecordedExits
 from fastbert.head_shapes import PaperHead
 from fastbert.shape import ModelShape
+from fastbert.tasks.single_label import SingleLabel
 from tests.calibration.simulated import (
     CLASSES,
     EXITS,
@@ -116,7 +117,7 @@ def test_with_many_rows_it_is_the_measured_drop_that_counts() -> None:
     assert point.flops <= min(p.flops for p in certain)
 
 
-@pytest.mark.parametrize("name", sorted(MEASURES.keys() - {"learned", "change", "binary-entropy"}))
+@pytest.mark.parametrize("name", sorted({*SingleLabel.measures} - {"learned"}))
 def test_no_goal_puts_a_threshold_where_rounding_decides(name: str) -> None:
     case = calibration(seed=4, rows=120, measure=MEASURES[name]())
     for goal in (Goal(saving=0.6), Goal(max_drop=0.05), Goal(max_mean_layers=2.5)):

@@ -68,13 +68,13 @@ def test_every_goal_option_reaches_the_library(
         ("--confidence 95%", "got none"),
         ("--metric f1", "got none"),
         ("--saving 0.5 --confidence 95%", "confidence goes with max_drop"),
-        ("--max-drop 1% --metric f1 --confidence 95%", "F1 is no mean"),
+        ("--max-drop 1% --metric f1 --confidence 95%", "f1 is no mean"),
         ("--max-drop 150%", "max_drop must lie between 0 and 1, got 1.5"),
         ("--max-drop=-1%", "max_drop must lie between 0 and 1, got -0.01"),
         ("--max-drop nan", "max_drop must lie between 0 and 1"),
         ("--max-drop little", "'little' is neither a share such as 0.005 nor 0.5%"),
         ("--max-drop 1%%", "'1%%' is neither a share"),
-        ("--metric recall --max-drop 1%", "'recall' is not one of 'accuracy', 'f1', 'agreement'"),
+        ("--metric recall --max-drop 1%", "'recall' is not one of 'accuracy', 'f1', 'micro-f1', "),
     ],
 )
 @pytest.mark.parametrize("command", ["predict", "evaluate"])

@@ -11,6 +11,7 @@ from fastbert.cli.loading import read, read_with_labels_if_any
 from fastbert.cli.run import run
 from fastbert.data.example import Columns, Example
 from fastbert.errors import DataError
+from fastbert.tasks.multi_label import MultiLabel
 from fastbert.tasks.single_label import SingleLabel
 from tests.cli.commands import Capture, Trained, only_line
 from tests.tiny_data import (
@@ -63,7 +64,7 @@ def test_texts_that_are_empty_are_read_and_counted(
 ) -> None:
     path = tmp_path / "t.csv"
     path.write_text("text\nlovely\n  \nawful\n")
-    assert [row.text.strip() for row in read(path, Columns(), labeled=False)] == [
+    assert [row.text.strip() for row in read(path, Columns())] == [
         "lovely", "", "awful"
     ]  # fmt: skip
     assert caplog.messages == [f"{path}: 1 of 3 texts are empty"]
@@ -87,3 +88,13 @@ def test_a_column_of_labels_that_was_named_is_not_passed_over(tmp_path: Path) ->
     path = write_csv(tmp_path / "t.csv", [Example("made", "word1", label="strange")])
     with pytest.raises(DataError, match="no column 'topic'"):
         read_with_labels_if_any(path, Columns(label="topic"), SingleLabel(LABELS))
+    with pytest.raises(DataError, match="no column 'joy'"):
+        read_with_labels_if_any(path, Columns(labels=("joy", "anger")), SingleLabel(LABELS))
+
+
+def test_what_is_not_shown_has_the_name_of_the_metric(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_csv(tmp_path / "t.csv", [Example("made", "word1", label="strange")])
+    read_with_labels_if_any(path, Columns(), MultiLabel(LABELS))
+    assert [line.partition(":")[0] for line in caplog.messages] == ["no micro F1 is shown"]

@@ -7,13 +7,11 @@ import pytest
 import typer
 
 from fastbert.cli import answering, learning
+from fastbert.cli.columns import TextColumns
 from fastbert.cli.options import (
     BulkRun,
-    LabelledColumns,
-    NamedColumns,
     Run,
     SchemeName,
-    TextColumns,
     share,
     with_groups,
 )
@@ -59,6 +57,8 @@ def test_the_defaults_in_help_are_those_of_the_library() -> None:
         "teacher_head": library["teacher_head"],
         "label_smoothing": library["label_smoothing"],
         "label_column": Columns().label,
+        "label_columns": None,  # which names none
+        "label_separator": Columns().separator,
         "test": library["test"],
         "unlabeled": library["unlabeled"],
         "scheme": library["scheme"],
@@ -86,13 +86,6 @@ def test_a_share_is_a_number_or_a_percentage(text: str | float, number: float) -
 def test_what_is_no_share_is_wrong_usage(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="is neither a share such as"):
         share(text)
-
-
-def test_columns_are_those_that_were_named_and_else_the_librarys() -> None:
-    assert LabelledColumns().columns() == NamedColumns().columns() == Columns()
-    assert TextColumns("a", "b").columns() == Columns("a", "b")
-    assert LabelledColumns("a", "b", "c").columns() == Columns("a", "b", "c")
-    assert NamedColumns("a", "b", "d").columns() == Columns("a", "b", id="d")
 
 
 def test_how_a_model_is_run_is_what_the_library_takes() -> None:

@@ -2,13 +2,19 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from fastbert.calibration.goal import Goal
+from fastbert.calibration.solve import Calibration
 from fastbert.cli import tables
+from fastbert.exits.recorded import RecordedExits
 from fastbert.folder import config as folder_config
 from fastbert.folder.followed import Followed
 from fastbert.head_shapes import PaperHead, QueryHead
+from fastbert.shape import ModelShape
+from fastbert.tasks.multi_label import MultiLabel
 from fastbert.tasks.single_label import SingleLabel
 from tests.cli.commands import Capture
 
@@ -72,11 +78,66 @@ def test_where_another_model_was_followed_its_name_stands_under_the_table(capsys
         "speed": 0.0, "accuracy": 0.975, "macro_f1": 0.5, "mean_exit_layer": 2.0, "layers": 3,
         "speedup_flops": 1.5, "speedup_paper": 1.2, "rows_per_second": 10.0,
     }  # fmt: skip
+    task = SingleLabel(("no", "yes"))
     followed = Followed("big-model", 40, 0.95, 0.975, 2e6, 12e6)
-    Console(width=120).print(tables.speed_table([row], None, followed))
+    Console(width=120).print(tables.speed_table(task, [row], None, followed))
     shown = " ".join(capsys.readouterr().out.split())
     assert "setting agreement macro F1" in shown
     assert "agreement, macro F1: agreement with big-model" in shown
     assert "keeps 95.00% of the answers of big-model at 6.00x fewer FLOPs" in shown
-    Console(width=120).print(tables.speed_table([row], None))
+    Console(width=120).print(tables.speed_table(task, [row], None))
     assert "setting accuracy macro F1" in " ".join(capsys.readouterr().out.split())
+
+
+def test_answers_of_several_labels_are_shown_by_their_metrics(capsys: Capture) -> None:
+    row = {
+        "speed": 0.0, "micro_f1": 0.975, "macro_f1": 0.5, "row_f1": 0.8125,
+        "mean_exit_layer": 2.0, "layers": 3, "speedup_flops": 1.5, "speedup_paper": 1.2,
+        "rows_per_second": 10.0,
+    }  # fmt: skip
+    task = MultiLabel(("x", "y"))
+    Console(width=120).print(tables.speed_table(task, [row], None))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "setting micro F1 macro F1 row F1 layers" in shown
+    assert "speed 0* 97.50% 50.00% 81.25% 2.00/3" in shown
+
+    followed = Followed("big-model", 40, 0.95, 0.975, 2e6, 12e6)
+    config = folder_config.EarlyExitConfig(
+        "pretrained", task, 4, 16, HEADS, evaluation=[row], training=followed.told()
+    )
+    Console(width=120).print(*tables.folder_tables(config.as_dict() | FOLDER))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "setting micro F1 macro F1 agreement layers" in shown
+    assert "micro F1, macro F1, agreement: agreement with big-model" in shown
+
+
+@pytest.mark.parametrize(
+    ("truth", "truth_from", "heading", "column"),
+    [
+        ("labels", None, "micro F1", "micro_f1"),
+        ("labels", "big-model", "agreement", "row_f1"),
+        (None, None, "agreement", None),
+    ],
+)
+def test_goals_for_several_labels_show_what_is_meant(
+    truth: str | None, truth_from: str | None, heading: str, column: str | None, capsys: Capture
+) -> None:
+    exits, rows, labels = 3, 60, 4
+    random = np.random.default_rng(3)
+    task = MultiLabel(tuple("wxyz"))
+    calibration = Calibration(
+        RecordedExits(random.normal(0, 2, (exits, rows, labels))),
+        random.random((rows, labels)) < 0.4 if truth else None,
+        random.integers(4, 9, rows),
+        ModelShape(8, 16, exits, labels, (PaperHead(),) * (exits - 1)),
+        task,
+        task.default_measure,
+        truth_from=truth_from,
+    )
+    point = calibration.solve(Goal(saving=0.5))
+    worth = point.agreement if column is None else point.metrics[column]
+    Console(width=120).print(tables.goal_table(calibration))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert " ".join(["goal", heading, "layers", "FLOPs"]) in [" ".join(line) for line in lines]
+    [shown] = [line for line in lines if line[:2] == ["--saving", "0.5"]]
+    assert shown[2] == f"{worth:.2%}"

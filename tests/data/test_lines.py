@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from fastbert.data import lines
-from fastbert.data.example import BadRow, Example
+from fastbert.data.example import BadRow, Columns, Example
 from fastbert.data.read import load_examples, read_rows
 from fastbert.errors import DataError
 from tests.data.files import (
@@ -219,3 +219,28 @@ def test_damaged_gzip_gives_the_rows_before_the_damage_and_its_place(
             row["text"] for row in table[: len(good)]
         ]
         assert len(good) == line - (1 if "json" in name else 2)
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.parquet"])
+def test_two_columns_of_one_label_are_refused_where_labels_are_read(
+    write: Write, name: str
+) -> None:
+    if name == "rows.parquet":
+        out = io.BytesIO()
+        twice = pyarrow.table([["a"], [1], [0], [1]], names=["text", "joy", "anger", "joy"])
+        parquet.write_table(twice, out)
+        path = write(name, out.getvalue())
+    else:
+        header = "text,joy,anger,joy\na,1,0,1\n"
+        path = write(name, header if "csv" in name else header.replace(",", "\t"))
+    columns = Columns(labels=("anger", "joy"))
+
+    with pytest.raises(DataError, match="2 columns are called 'joy'; rename one"):
+        load_examples(path, columns, needs_label=True)
+    assert [row.text for row in load_examples(path, columns, needs_label=False)] == ["a"]
+
+
+def test_a_table_with_columns_of_labels_under_a_wrong_name_is_called_so(write: Write) -> None:
+    path = write("rows.csv", "text;joy;anger\na;1;0\n")
+    with pytest.raises(DataError, match="its columns are separated by ';', not by commas"):
+        load_examples(path, Columns(labels=("joy", "anger")), needs_label=True)

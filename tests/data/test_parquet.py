@@ -9,7 +9,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from fastbert.data.example import BadRow, Example
+from fastbert.data.example import BadRow, Columns, Example
 from fastbert.data.read import load_examples, read_rows
 from fastbert.errors import DataError, MissingExtraError
 from tests.data.files import COLUMNS, TABLE, Write, as_parquet, one_bad, rows_of
@@ -38,6 +38,50 @@ def test_labels_that_are_not_needed_are_not_even_decoded(tmp_path: Path) -> None
     twice = path.with_name("rows.csv")
     twice.write_text("text,label,label\na,1,2\n")
     assert [type(row) for row in rows_of(twice)] == [Example]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pyarrow.list_(pyarrow.int64()),
+        pyarrow.large_list(pyarrow.int8()),
+        pyarrow.list_(pyarrow.float64()),  # as pandas makes them
+        pyarrow.list_(pyarrow.string()),
+        pyarrow.large_list(pyarrow.dictionary(pyarrow.int32(), pyarrow.string())),
+    ],
+)
+def test_lists_of_parquet_are_plain_names_of_any_type_of_list(
+    tmp_path: Path, kind: pyarrow.DataType
+) -> None:
+    path = tmp_path / "rows.parquet"
+    is_text = "string" in str(kind)
+    lists = [[3, 1], [], [20]]
+    label = pyarrow.array([[str(n) for n in row] if is_text else row for row in lists], kind)
+    parquet.write_table(pyarrow.table({"text": ["a", "b", "c"], "label": label}), path)
+
+    labels = [row.label for row in load_examples(path, COLUMNS, needs_label=True)]
+    assert labels == [("3", "1"), (), ("20",)]
+    assert {type(name) for names in labels for name in names} == {str}
+
+
+def test_columns_of_labels_that_are_not_needed_are_not_even_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    columns = {"text": ["a", "b", "c"], "joy": [1, 0, 1], "anger": [0, 1, 1], "label": [7, 8, 9]}
+    parquet.write_table(pyarrow.table(columns), path)
+    raw = bytearray(path.read_bytes())
+    for place in (2, 3):  # anger and label cannot be read any more
+        chunk = parquet.read_metadata(path).row_group(0).column(place)
+        start = chunk.dictionary_page_offset
+        raw[start : start + chunk.total_compressed_size] = bytes(chunk.total_compressed_size)
+    path.write_bytes(raw)
+
+    joy, both = Columns(labels=("joy",)), Columns(labels=("joy", "anger"))
+    read = load_examples(path, joy, needs_label=True)
+    assert [row.label for row in read] == [("joy",), (), ("joy",)]
+    assert len(load_examples(path, both, needs_label=False)) == 3
+    for broken in (both, COLUMNS):
+        with pytest.raises(DataError, match="damaged, and unreadable from here on"):
+            load_examples(path, broken, needs_label=True)
 
 
 def _with_class_names(labels: list[int | None], feature: object) -> bytes:

@@ -8,13 +8,14 @@ import pytest
 
 from fastbert.exits.alone import RunsAlone, answer_alone
 from fastbert.exits.criteria import (
+    Entropy,
     EntropyCriterion,
     ExitCriterion,
     Measure,
     Seen,
     ThresholdCriterion,
 )
-from fastbert.exits.measures import Entropy, MaxProbability, Patience
+from fastbert.exits.measures import MaxProbability, Patience
 
 EXITS, CLASSES = 5, 3
 # The doubt falls from exit to exit: max-probability from 0.96 to 0.0015.

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastbert.exits.criteria import (
+    Entropy,
     EntropyCriterion,
     ExitCriterion,
     Measure,
@@ -17,7 +18,7 @@ from fastbert.exits.criteria import (
     uncertainty,
 )
 from fastbert.exits.engine import RunningRows, begin, classify, in_order, merge, record, step
-from fastbert.exits.measures import Entropy, MaxProbability, Patience
+from fastbert.exits.measures import MaxProbability, Patience
 from fastbert.exits.recorded import RecordedExits, ReplayState
 from tests.sharing import MIXED_MEASURES, answers_alone, answers_together
 

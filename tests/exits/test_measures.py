@@ -1,9 +1,9 @@
 """Measures of doubt say what their papers say, stay within 0 to 1, and never hold a row longer."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -17,17 +17,16 @@ from scipy.stats import entropy
 from fastbert.calibration.goal import Goal
 from fastbert.calibration.path import exit_layers_at
 from fastbert.calibration.solve import Calibration
-from fastbert.exits.criteria import Measure, ThresholdCriterion, log_softmax
+from fastbert.exits.criteria import Entropy, Measure, ThresholdCriterion, log_softmax
 from fastbert.exits.engine import classify
+from fastbert.exits.label_measures import BinaryEntropy, SetProbability, WorstLabel
 from fastbert.exits.measures import (
     MEASURES,
     NUM_FEATURES,
-    BinaryEntropy,
     Change,
     ConfidentPatience,
     Energy,
     Ensemble,
-    Entropy,
     LearnedExit,
     Margin,
     MaxProbability,
@@ -153,6 +152,17 @@ def binary_entropy_by_hand(seen: np.ndarray) -> float:
     return float(np.mean([entropy([expit(z), expit(-z)], base=2) for z in seen[-1]]))
 
 
+def set_probability_by_hand(seen: np.ndarray) -> float:
+    yes = expit(seen[-1])
+    sets = list(product((False, True), repeat=len(yes)))
+    likeliest = max(np.where(held, yes, 1 - yes).prod() for held in sets)
+    return float((1 - likeliest) * len(sets) / (len(sets) - 1))
+
+
+def worst_label_by_hand(seen: np.ndarray) -> float:
+    return max(2 * float(min(p, 1 - p)) for p in expit(seen[-1]))
+
+
 def change_by_hand(seen: np.ndarray, scale: float) -> float:
     if len(seen) == 1:
         return 1.0
@@ -176,9 +186,14 @@ BY_HAND: list[tuple[Measure, Callable[[np.ndarray], float]]] = [
     (SummedConfidence(), summed_confidence_by_hand),
     (LearnedExit(WEIGHTS), learned_by_hand),
     (BinaryEntropy(), binary_entropy_by_hand),
+    (SetProbability(), set_probability_by_hand),
+    (WorstLabel(), worst_label_by_hand),
     (Change(), lambda seen: change_by_hand(seen, 1.0)),
     (Change(scale=0.2), lambda seen: change_by_hand(seen, 0.2)),
 ]
+
+
+OF_LABELS = [BinaryEntropy(), SetProbability(), WorstLabel()]  # each is a yes or no of its own
 
 
 def short_name(value: object) -> str:
@@ -230,7 +245,7 @@ def test_rounding_takes_no_doubt_out_of_range(
 
 @pytest.mark.parametrize(
     "measure",
-    [Entropy(), TopEntropy(), MaxProbability(), Margin(), Ensemble(), BinaryEntropy()],
+    [Entropy(), TopEntropy(), MaxProbability(), Margin(), Ensemble(), *OF_LABELS],
     ids=short_name,
 )
 def test_doubt_is_1_where_nothing_is_known_and_0_where_all_is(measure: Measure) -> None:
@@ -265,8 +280,15 @@ def test_with_two_classes_rows_stand_in_the_order_of_entropy(measure: Measure) -
 def test_with_more_classes_the_measures_differ() -> None:
     logits = random_logits(rows=200)
     measures = (Entropy(), MaxProbability(), Margin(), TopEntropy(), Energy())
-    orders = {tuple(measure.doubt(logits, EXITS).argsort()) for measure in measures}
-    assert len(orders) == len(measures)
+    assert len(orders_of(measures, logits)) == len(measures)
+
+
+def test_with_several_labels_their_measures_differ() -> None:
+    assert len(orders_of(OF_LABELS, random_logits(rows=200))) == len(OF_LABELS)
+
+
+def orders_of(measures: Sequence[Measure], logits: np.ndarray) -> set[tuple[int, ...]]:
+    return {tuple(measure.doubt(logits, EXITS).argsort()) for measure in measures}
 
 
 @pytest.mark.parametrize("name", MEASURES)

@@ -13,9 +13,11 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
+from scipy.special import expit
 
 import fastbert
 from fastbert.exits.criteria import (
+    Entropy,
     EntropyCriterion,
     ExitCriterion,
     Measure,
@@ -23,9 +25,9 @@ from fastbert.exits.criteria import (
     log_softmax,
 )
 from fastbert.exits.engine import classify, record
+from fastbert.exits.label_measures import BinaryEntropy, SetProbability, WorstLabel
 from fastbert.exits.measures import (
     Energy,
-    Entropy,
     Margin,
     MaxProbability,
     Patience,
@@ -37,7 +39,10 @@ from fastbert.export.int8 import quantised
 from fastbert.folder.read import open_folder
 from fastbert.nn.backend import TorchBackend
 from fastbert.nn.model import FastBertModel
+from fastbert.tasks.known import task_to_json
+from fastbert.tasks.multi_label import MultiLabel
 from fastbert.tasks.single_label import SingleLabel
+from fastbert.tasks.task import Task
 from fastbert.text import TextTokenizer, TokenBatch, Tokens
 from tests.exported import pieces_of
 from tests.tiny_data import LABELS, examples
@@ -49,6 +54,7 @@ MEASURES = [Entropy(), TopEntropy(2), TopEntropy(5), MaxProbability(), Margin(),
 TASK = SingleLabel(LABELS)
 METADATA = {
     "labels": json.dumps(LABELS),
+    "task": json.dumps(task_to_json(TASK)),
     "num_layers": str(LAYERS),
     "criterion": json.dumps(measure_to_json(Entropy())),
     "max_length": str(MAX_LENGTH),
@@ -159,6 +165,27 @@ def test_students_of_several_kinds_answer_as_in_the_engine(tmp_path: Path) -> No
         criterion = ThresholdCriterion(Entropy(), tuple(thresholds))
         left = assert_as_the_engine(session, mixed, thresholds, criterion)
         assert set(left) == {*exits, LAYERS}
+
+
+@pytest.fixture(scope="module")
+def of_labels(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    folder = tmp_path_factory.mktemp("labels") / "model"
+    return export(save_model(folder, FAMILY, problem_type=MultiLabel.name))
+
+
+@pytest.mark.parametrize("measure", [BinaryEntropy(), SetProbability(), WorstLabel()], ids=str)
+def test_several_labels_get_a_probability_each_where_the_engine_lets_the_rows_leave(
+    of_labels: Exported, measure: Measure
+) -> None:
+    session = session_of(adaptive_model(of_labels.pieces, measure, MultiLabel(LABELS), METADATA))
+    for exits in [(1, 2, 3, 4), (2, 4), (3,)]:
+        thresholds = of_labels.thresholds(measure, exits)
+        criterion = ThresholdCriterion(measure, tuple(thresholds))
+        expected = classify(of_labels.backend, of_labels.batch, criterion)
+        probabilities, exit_layer = run(session, of_labels.batch, thresholds)
+        assert exit_layer == expected.exit_layer.tolist()
+        np.testing.assert_allclose(probabilities, expit(expected.logits), atol=1e-5)
+        assert set(exit_layer) >= set(exits)
 
 
 @pytest.mark.parametrize("speed", [0.0, 0.66, 0.86, 0.97, 1.0])
@@ -355,9 +382,19 @@ def test_pieces_of_int8_can_be_joined_as_well(exported: Exported) -> None:
 # What cannot be.
 
 
-def test_a_measure_that_looks_back_is_refused(exported: Exported) -> None:
-    with pytest.raises(ValueError, match=r"Entropy, TopEntropy, .*Energy, got Patience"):
-        adaptive_model(exported.pieces, Patience(), TASK, METADATA)
+@pytest.mark.parametrize(
+    ("task", "fitting"),
+    [
+        (TASK, "Entropy, TopEntropy, MaxProbability, Margin, Energy"),
+        (MultiLabel(LABELS), "BinaryEntropy, SetProbability, WorstLabel"),
+    ],
+    ids=["one label", "several"],
+)
+def test_a_measure_that_looks_back_is_refused_and_those_that_fit_the_task_are_named(
+    exported: Exported, task: Task, fitting: str
+) -> None:
+    with pytest.raises(ValueError, match=f"can judge by {fitting}, got Patience"):
+        adaptive_model(exported.pieces, Patience(), task, METADATA)
 
 
 @pytest.mark.parametrize(

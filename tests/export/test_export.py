@@ -1,5 +1,6 @@
 """`export_model`: what it writes, and what it refuses to write."""
 
+import json
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,7 @@ from fastbert.folder.export import ExportManifest, open_export, read_manifest
 from fastbert.folder.names import own_files
 from fastbert.folder.read import open_folder
 from fastbert.running import Precision
+from fastbert.tasks.multi_label import MultiLabel
 from tests.exported import pieces_of
 from tests.folder.folders import FOREIGN, foreign, put
 from tests.tiny_data import examples
@@ -93,6 +95,19 @@ def test_an_adaptive_file_does_not_judge_by_ones_own_measure(
 ) -> None:
     with pytest.raises(ExportError, match=r"own measure of doubt, OwnMeasure, cannot be part"):
         export_model(calibrated_by_ones_own, runtime="onnx", adaptive=True)
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "measure"), [(None, "entropy"), (MultiLabel.name, "binary-entropy")]
+)
+def test_an_adaptive_file_of_a_model_without_calibration_judges_by_the_uncertainty_of_its_task(
+    tmp_path: Path, problem_type: str | None, measure: str
+) -> None:
+    folder = save_model(tmp_path / "model", "bert", problem_type=problem_type)
+    export_model(folder, runtime="onnx", texts=TEXTS, adaptive=True, pieces=pieces_of(folder))
+    written = onnx.load(folder / "onnx" / "adaptive.onnx")
+    said = {entry.key: entry.value for entry in written.metadata_props}
+    assert json.loads(said["criterion"]) == {"name": measure}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

@@ -20,12 +20,11 @@ from fastbert.calibration.answerer import TORCH, Answerer, PartTimes
 from fastbert.calibration.goal import Goal
 from fastbert.calibration.solve import Calibration
 from fastbert.errors import CalibrationError, FolderError
-from fastbert.exits.criteria import Measure
+from fastbert.exits.criteria import Entropy, Measure
 from fastbert.exits.measures import (
     NUM_FEATURES,
     Change,
     ConfidentPatience,
-    Entropy,
     LearnedExit,
     Stability,
     TopEntropy,

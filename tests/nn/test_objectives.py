@@ -3,10 +3,20 @@
 import numpy as np
 import pytest
 import torch
-from scipy.special import log_softmax, rel_entr, softmax
+from scipy.special import expit, log_softmax, rel_entr, softmax
 
 from fastbert.exits.criteria import uncertainty
-from fastbert.nn.objectives import OBJECTIVES, Direction, cross_entropy, divergence, entropy
+from fastbert.exits.label_measures import BinaryEntropy
+from fastbert.nn.objectives import (
+    OBJECTIVES,
+    Direction,
+    binary_cross_entropy,
+    binary_divergence,
+    binary_entropy,
+    cross_entropy,
+    divergence,
+    entropy,
+)
 from fastbert.tasks.known import TASKS
 
 STUDENTS, ROWS, CLASSES = 4, 6, 3
@@ -62,3 +72,41 @@ def test_students_that_agree_with_the_teacher_cost_nothing() -> None:
     teacher = torch.randn(ROWS, CLASSES)
     agreeing = teacher.expand(STUDENTS, -1, -1) + 3  # a constant changes no probability
     assert divergence(agreeing, teacher).numpy() == pytest.approx(0, abs=1e-6)
+
+
+# Several labels: each a yes or no of its own, added up.
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_label_smoothing_of_several_labels_spreads_over_yes_and_no(smoothing: float) -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(STUDENTS, ROWS, CLASSES))
+    held = random.random((ROWS, CLASSES)) < 0.4
+    wanted = (1 - smoothing) * held + smoothing / 2
+    likely = expit(logits)
+    expected = -(wanted * np.log(likely) + (1 - wanted) * np.log(1 - likely)).sum(-1)
+    losses = binary_cross_entropy(torch.tensor(logits), torch.tensor(held), smoothing)
+    assert losses.numpy() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize("direction", ["student-teacher", "teacher-student"])
+def test_the_divergence_of_several_labels_is_the_sum_of_theirs(
+    direction: Direction, temperature: float
+) -> None:
+    random = np.random.default_rng(0)
+    students = random.normal(size=(STUDENTS, ROWS, CLASSES))
+    teacher = random.normal(size=(ROWS, CLASSES))
+    p, q = expit(students / temperature), expit(teacher / temperature)[None].repeat(STUDENTS, 0)
+    one, other = (p, q) if direction == "student-teacher" else (q, p)
+    kl = rel_entr(one, other) + rel_entr(1 - one, 1 - other)
+    losses = binary_divergence(
+        torch.tensor(students), torch.tensor(teacher), direction, temperature
+    )
+    assert losses.numpy() == pytest.approx(kl.sum(-1), rel=1e-4)
+
+
+def test_the_doubt_about_several_labels_is_that_of_serving() -> None:
+    logits = np.random.default_rng(0).normal(size=(STUDENTS, ROWS, CLASSES))
+    served = [BinaryEntropy().doubt(exit_[np.newaxis], 1) for exit_ in logits]
+    assert binary_entropy(torch.tensor(logits)).numpy() == pytest.approx(np.stack(served), rel=1e-5)

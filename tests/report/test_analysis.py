@@ -9,30 +9,10 @@ from fastbert.exits.criteria import uncertainty
 from fastbert.exits.recorded import RecordedExits
 from fastbert.head_shapes import PaperHead
 from fastbert.report import analysis
-from fastbert.report.analysis import ReportData, Table
+from fastbert.report.analysis import Table
 from fastbert.shape import ModelShape
-from fastbert.tasks.single_label import SingleLabel
-
-EXITS, ROWS, CLASSES = 5, 120, 3
-SHAPE = ModelShape(32, 64, EXITS, CLASSES, (PaperHead(),) * (EXITS - 1))
-
-
-def made_up(**changes: Any) -> ReportData:
-    """Return a report whose students are right more often the deeper they are."""
-    random = np.random.default_rng(7)
-    truth = random.integers(0, CLASSES, ROWS)
-    logits = random.normal(size=(EXITS, ROWS, CLASSES))
-    logits[:, np.arange(ROWS), truth] += np.linspace(0, 3, EXITS)[:, None]
-    report = ReportData(
-        name="model",
-        task=SingleLabel(("no", "perhaps", "yes")),
-        num_layers=EXITS,
-        recorded=RecordedExits(logits),
-        truth=truth,
-        lengths=random.integers(4, 60, ROWS),
-        shape=SHAPE,
-    )
-    return replace(report, **changes)
+from tests.report import several_labels
+from tests.report.one_label import EXITS, ROWS, SHAPE, made_up
 
 
 def left_after(logits: np.ndarray, speed: float) -> np.ndarray:
@@ -235,25 +215,115 @@ def test_without_labels_quality_is_agreement_with_the_teacher() -> None:
     assert {row["teacher_accuracy"] for row in analysis.per_class(report)} == {1.0}
 
 
-def test_where_another_model_knows_the_truth_quality_names_it() -> None:
-    assert made_up(truth_from="big-model").quality == "agreement with big-model"
-    assert made_up().quality == "accuracy"
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"num_layers": 4}, "num_layers"),
-        ({"task": SingleLabel(("no", "yes"))}, "labels"),
-        ({"texts": ["one"]}, "texts"),
-        ({"doubts": np.zeros((EXITS, ROWS))}, "doubts"),
-    ],
-)
-def test_parts_that_do_not_fit_are_refused(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        made_up(**change)
-
-
 @pytest.mark.parametrize(("layers", "shown"), [(1, [1]), (2, [1, 2]), (12, [1, 4, 8, 11, 12])])
 def test_a_few_layers_are_shown(layers: int, shown: list[int]) -> None:
     assert analysis.shown_layers(layers) == shown
+
+
+def labels_left_after(logits: np.ndarray, speed: float) -> np.ndarray:
+    """Return each row's exit layer where its labels' own entropies are small in the mean."""
+    layers = []
+    for row in range(logits.shape[1]):
+        for layer, scores in enumerate(logits[:, row], start=1):
+            p = 1 / (1 + np.exp(-scores))
+            bits = -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
+            if bits.mean() < speed or layer == len(logits):
+                layers.append(layer)
+                break
+    return np.array(layers)
+
+
+def test_several_labels_are_judged_by_the_f1_that_is_meant_and_leave_by_their_own_doubt() -> None:
+    report = several_labels.made_up()
+    logits, truth = report.recorded.recorded, report.truth
+    [row] = where(analysis.tradeoff(report), series="speed", setting=0.45)
+
+    layers = labels_left_after(logits, 0.45)
+    assert set(layers) == {1, 2, 3, 4}
+    answers = logits[layers - 1, np.arange(len(layers))] > 0
+    assert report.quality == "micro F1"
+    assert row["accuracy"] == pytest.approx(f1_score(truth, answers, average="micro"))
+    assert row["macro_f1"] == pytest.approx(f1_score(truth, answers, average="macro"))
+    by_row = f1_score(truth, answers, average="samples", zero_division=1)
+    assert row["row_f1"] == pytest.approx(by_row)
+    assert row["mean_exit_layer"] == layers.mean()
+
+
+def test_a_share_of_the_rows_is_judged_by_a_mean_over_them() -> None:
+    report = several_labels.made_up()
+    logits, truth = report.recorded.recorded, report.truth
+    assert truth is not None
+    layers = labels_left_after(logits, 0.5)
+    answers = logits[layers - 1, np.arange(len(layers))] > 0
+    table = analysis.per_class(report)
+    assert {row["label"] for row in table} == {"calm", "glad", "sad"}
+    [glad] = where(table, label="glad")
+    mine = truth[:, 1]
+    assert (glad["rows"], glad["mean_exit_layer"]) == (mine.sum(), layers[mine].mean())
+    by_row = f1_score(truth[mine], answers[mine], average="samples")
+    assert glad["accuracy"] == pytest.approx(by_row)
+    assert sum(row["rows"] for row in table) == truth.sum()  # once for each of its labels
+
+    rows = where(analysis.luha(report), layer=2)
+    assert sum(row["rows"] for row in rows) == len(truth)
+    right = f1_score(truth, logits[1] > 0, average="samples", zero_division=1)
+    weighted = sum(row["rows"] * row["accuracy"] for row in rows if row["rows"])
+    assert weighted / len(truth) == pytest.approx(right)
+
+
+def test_a_label_that_no_row_has_is_left_out() -> None:
+    report = several_labels.made_up()
+    assert report.truth is not None
+    table = analysis.per_class(replace(report, truth=report.truth & [True, True, False]))
+    assert {row["label"] for row in table} == {"calm", "glad"}
+
+
+def test_examples_name_all_labels_of_an_answer() -> None:
+    report = several_labels.made_up()
+    assert report.truth is not None
+    examples = analysis.early_and_wrong(report)
+    names = np.array(report.labels)
+    told = [", ".join(names[held]) or "none" for held in report.truth]
+    assert len(examples) > 3
+    assert {example["label"].count(",") for example in examples} > {0}
+    for example in examples:
+        row, layer = example["row"] - 1, example["exit_layer"]
+        answer = report.recorded.recorded[layer - 1, row] > 0
+        assert example["label"] == told[row] != example["answer"]
+        assert example["answer"] == (", ".join(names[answer]) or "none")
+
+
+@pytest.mark.parametrize(
+    ("point", "worth"),
+    [
+        ({"micro_f1": 0.75, "row_f1": 0.5, "agreement": 0.25}, (0.75, 0.5)),
+        ({"agreement": 0.25}, (None, None)),
+    ],
+)
+def test_calibrated_points_are_read_by_the_metrics_of_the_task(
+    point: dict[str, float], worth: tuple[float | None, float | None]
+) -> None:
+    report = several_labels.made_up(points=[point])
+    [row] = where(analysis.tradeoff(report), series="calibrated")
+    assert (row["accuracy"], row["row_f1"], row["agreement"]) == (*worth, 0.25)
+
+
+def test_runs_and_epochs_are_read_by_the_metric_that_is_meant() -> None:
+    report = several_labels.made_up(
+        timings=[{"speed": 0.0, "seconds": 2.0, "micro_f1": 0.75, "row_f1": 0.5}],
+        history={"teacher": [{"epoch": 1, "micro-f1": 0.625}]},
+    )
+    assert [row["accuracy"] for row in analysis.time_tradeoff(report)] == [0.75]
+    assert [row["accuracy"] for row in analysis.training(report)] == [0.625]
+
+
+@pytest.mark.parametrize("change", [{"truth": None}, {"truth_from": "big-model"}])
+def test_against_a_model_several_labels_are_judged_by_agreement(change: dict[str, Any]) -> None:
+    report = several_labels.made_up(**change)
+    assert report.quality.startswith("agreement with ")
+    [row] = where(analysis.tradeoff(report), series="cut", setting=2)
+    right = report.recorded.recorded[-1] > 0 if report.truth is None else report.truth
+    answers = report.recorded.recorded[1] > 0
+    by_row = f1_score(right, answers, average="samples", zero_division=1)
+    assert row["accuracy"] == pytest.approx(by_row)
+    assert report.column(report.metric) == "agreement"

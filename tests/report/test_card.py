@@ -10,6 +10,7 @@ from fastbert.folder.config import DefaultPoint, EarlyExitConfig
 from fastbert.folder.followed import Followed
 from fastbert.head_shapes import PaperHead, QueryHead
 from fastbert.report.card import quality_name, write_card
+from fastbert.tasks.multi_label import MultiLabel
 from fastbert.tasks.single_label import SingleLabel
 
 STAGE = {
@@ -193,3 +194,61 @@ def test_the_figure_is_there_if_matplotlib_is(
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were not installed
     assert "speed-accuracy.png" not in card(tmp_path, TRAINED)
     assert not figure.exists()
+
+
+def of_labels(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return a measured row as answers of several labels have it."""
+    kept = {name: value for name, value in entry.items() if name != "accuracy"}
+    return kept | {"micro_f1": entry["accuracy"], "row_f1": entry["accuracy"] - 0.11}
+
+
+LABELLED = replace(
+    TRAINED,
+    task=MultiLabel(("calm", "glad", "sad", "odd")),
+    evaluation=[of_labels(entry) for entry in TRAINED.evaluation],
+)
+
+
+def test_a_card_of_several_labels_speaks_of_labels_and_f1(tmp_path: Path) -> None:
+    text = card(tmp_path, LABELLED)
+    assert "# FastBERT classifier with 4 labels, of which a text may have any number" in text
+    assert "- Labels: `calm`, `glad`, `sad`, `odd`" in text
+    assert "print(prediction.labels, prediction.exit_layer)" in text
+    assert "model=\"FOLDER_OR_HUB_NAME\", top_k=None, function_to_apply='sigmoid')(" in text
+    assert "| setting | micro F1 | macro F1 | row F1 | mean layers |" in text
+    assert "| speed 0 | 91.00% | 86.00% | 80.00% | 4.00 of 4 |" in text
+    assert "![micro F1 against speed-up](speed-accuracy.png)" in text
+    assert "accuracy" not in text.replace("speed-accuracy.png", "")
+    assert "lasses" not in text
+
+
+def test_what_a_model_of_several_labels_was_taught_by_is_agreed_with_row_by_row(
+    tmp_path: Path,
+) -> None:
+    followed = Followed("big-model", 1_234, 0.991, 0.9955, 2e9, None)
+    config = replace(LABELLED, training=DISTILLED.training | followed.told())
+    text = card(tmp_path, config)
+    assert "so *micro F1*, *macro F1* and *agreement* compare with them" in text
+    assert "| setting | micro F1 | macro F1 | agreement | mean layers |" in text
+    assert quality_name(config) == "agreement with big-model"
+
+    alone = replace(LABELLED, training=DISTILLED.training)
+    said = "*micro F1*, *macro F1* and *row F1* are agreement with the answers of the full model"
+    assert said in card(tmp_path, alone)
+
+
+@pytest.mark.parametrize(
+    ("training", "worth"), [(TRAINED.training, 0.91), (DISTILLED.training, 0.80)]
+)
+def test_the_figure_of_a_card_shows_what_is_told(
+    training: dict[str, Any], worth: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+
+    def picture(draw: object, table: Any, quality: str, kind: str) -> bytes:
+        drawn.extend(table)
+        return b""
+
+    monkeypatch.setattr("fastbert.report.brush.picture", picture)
+    card(tmp_path, replace(LABELLED, training=training))
+    assert drawn[0]["accuracy"] == pytest.approx(worth)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fastbert.calibration.goal import Goal
+from fastbert.calibration.solve import Calibration
 from fastbert.classifier import FastBertClassifier
 from fastbert.data.example import Columns, Example
 from fastbert.data.read import load_examples
@@ -14,8 +15,10 @@ from fastbert.errors import DataError
 from fastbert.recipes.run import StudentSettings
 from fastbert.recipes.train import train
 from fastbert.report.collect import SHOWN_GOALS, collect
+from fastbert.tasks.multi_label import MultiLabel
 from fastbert.training.stage import StageSettings
-from tests.tiny_data import examples, save_encoder, save_uncalibrated, write_csv
+from tests.bench.models import varied_folder
+from tests.tiny_data import LABELS, examples, save_encoder, save_uncalibrated, write_csv
 
 STAGE = StageSettings(epochs=1, learning_rate=1e-3)
 
@@ -122,3 +125,40 @@ def test_the_texts_of_a_report_without_labels_are_encoded_once(
     collect(uncalibrated, "a name", [Example(f"file:{row}", f"text {row}") for row in range(7)])
 
     assert encoded == [7]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_model_of_several_labels_is_reported_by_its_metrics(
+    labelled: bool, tmp_path: Path
+) -> None:
+    folder = varied_folder(tmp_path / "labels", kind=MultiLabel)
+    classifier = FastBertClassifier.from_pretrained(folder.path, device="cpu")
+    random = np.random.default_rng(1)
+    rows = [
+        replace(row, label=tuple(label for label in LABELS if random.random() < 0.5))
+        for row in examples(30, seed=4)
+    ]
+    task = classifier.config.task
+    tokens = classifier.encode([row.content for row in rows])
+    calibration = Calibration(
+        classifier.record_tokens(tokens),
+        task.array([row.label for row in rows]) if labelled else None,
+        np.array([len(row.ids) for row in tokens]),
+        folder.shape,
+        task,
+        task.default_measure,
+    )
+    classifier.save_calibration(calibration, "dev.csv")
+
+    report = collect(classifier, "model", rows if labelled else None)
+    half = calibration.solve(Goal(saving=0.5))
+    [point] = [p for p in report.points if p["goal"] == Goal(saving=0.5).as_dict()]
+    shown = [name for name in point if name.endswith("_f1")]
+    assert shown == ["micro_f1", "macro_f1", "row_f1"]
+    if labelled:
+        assert {name: point[name] for name in shown} == half.metrics
+        assert {promise["metric"] for promise in report.guarantees} == {"row_f1"}
+        assert {"micro_f1", "row_f1"} < report.timings[0].keys()
+    else:
+        assert [point[name] for name in shown] == [None, None, half.agreement]
+        assert {promise["metric"] for promise in report.guarantees} == {"agreement"}

@@ -15,10 +15,12 @@ import pytest
 from fastbert.exits.recorded import RecordedExits
 from fastbert.head_shapes import PaperHead
 from fastbert.report import analysis
-from fastbert.report.analysis import ReportData
+from fastbert.report.brush import NARROW, WIDE
+from fastbert.report.data import ReportData
 from fastbert.report.page import cell, exhibits, write_report
 from fastbert.shape import ModelShape
 from fastbert.tasks.single_label import SingleLabel
+from tests.report import several_labels
 
 ALERT = "<script>alert(1)</script>"
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -304,3 +306,53 @@ def test_more_classes_than_fit_are_cut_off_and_long_names_shortened(tmp_path: Pa
     assert "Drawn are the 80 of 99 classes" in html
     assert all(len(name) == 36 and name[:3] == name[-3:] for name in drawn)
     assert set(labels) <= set(re.findall(r"<td[^>]*>(\d{3}_[^<]*)</td>", html))  # the table has all
+
+
+def test_a_report_of_several_labels_speaks_of_labels_and_f1(tmp_path: Path) -> None:
+    worth = {"micro_f1": 0.875, "macro_f1": 0.75, "row_f1": 0.625}
+    report = several_labels.made_up(
+        texts=["a text"] * several_labels.ROWS,
+        points=[{"thresholds": [0.25, 0.5, 0.125], **worth, "speedup_flops": 1.75}],
+        timings=[{"speed": 0.0, "seconds": 6.0, **worth}, {"speed": 0.5, "seconds": 2.0, **worth}],
+        history={"teacher": [{"epoch": 1, "micro-f1": 0.875}]},
+        guarantees=[{"max_drop": 0.01, "metric": "row_f1", "confidence": 0.95, "refused": "few"}],
+    )
+    html = page(report, tmp_path)
+    text = Outline(html).text
+    for said in (
+        "150 rows, 3 labels, 4 layers",
+        "Micro F1 and FLOPs",
+        "Micro F1 and measured time",
+        "Which labels leave late",
+        "micro F1 of the full model",
+        "micro F1 at speed 0.5",
+        "the micro F1 is",
+        "have row F1",
+        "with micro F1 87.5",
+        "teacher row F1",
+        "62.5\N{NO-BREAK SPACE}%",
+    ):
+        assert said in text, said
+    assert "accuracy" not in html
+    assert "class" not in text.replace("per_class.csv", "")
+
+    numbers = {exhibit.name: exhibit.csv.partition("\n")[0] for exhibit in exhibits(report)}
+    assert numbers["tradeoff"].startswith("series,setting,micro_f1,macro_f1,row_f1,agreement,")
+    assert numbers["luha"].endswith(",row_f1")
+    assert numbers["per_class"] == "label,rows,mean_exit_layer,row_f1,teacher_row_f1"
+    assert "micro_f1" in numbers["training"].split(",")
+
+
+def test_without_truth_several_labels_have_agreement_and_no_accuracy(tmp_path: Path) -> None:
+    report = several_labels.made_up(truth=None)
+    assert "accuracy" not in page(report, tmp_path)
+    numbers = {exhibit.name: exhibit.csv.partition("\n")[0] for exhibit in exhibits(report)}
+    assert numbers["per_class"] == "label,rows,mean_exit_layer,agreement"
+    assert numbers["tradeoff"].startswith("series,setting,agreement,micro_f1,macro_f1,mean")
+
+
+@pytest.mark.parametrize(("width", "title"), [(WIDE, "row F1"), (NARROW, "row F1")])
+def test_the_name_of_a_metric_is_whole_at_any_width(width: float, title: str) -> None:
+    [exhibit] = [one for one in exhibits(several_labels.made_up()) if one.name == "per_class"]
+    _, right = exhibit.draw(exhibit.table, exhibit.quality, width).axes
+    assert right.get_title("left") == title

@@ -17,7 +17,7 @@ from matplotlib.image import imread
 
 from fastbert.exits.recorded import RecordedExits
 from fastbert.head_shapes import PaperHead
-from fastbert.report.analysis import ReportData
+from fastbert.report.data import ReportData
 from fastbert.report.page import write_report
 from fastbert.shape import ModelShape
 from fastbert.tasks.single_label import SingleLabel

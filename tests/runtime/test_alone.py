@@ -7,15 +7,17 @@ import pytest
 
 from fastbert.classifier import FastBertClassifier
 from fastbert.exits.alone import answer_alone
-from fastbert.exits.criteria import Measure, ThresholdCriterion, log_softmax
+from fastbert.exits.criteria import Entropy, Measure, ThresholdCriterion, log_softmax
 from fastbert.exits.engine import classify, classify_in_steps
-from fastbert.exits.measures import Energy, Entropy, Margin, MaxProbability, Patience, TopEntropy
+from fastbert.exits.label_measures import BinaryEntropy, SetProbability, WorstLabel
+from fastbert.exits.measures import Energy, Margin, MaxProbability, Patience, TopEntropy
 from fastbert.runtime import onnx_doubts, openvino_chain
 from fastbert.runtime.pieces import KEPT_CHAINS, Chain, PieceBackend
 from fastbert.text import Text, TokenBatch
 from tests.tiny_data import examples
 
-MEASURES = (Entropy(), TopEntropy(2), TopEntropy(9), MaxProbability(), Margin(), Energy())
+MEASURES = [Entropy(), TopEntropy(2), TopEntropy(9), MaxProbability(), Margin(), Energy()]
+MEASURES += [BinaryEntropy(), SetProbability(), WorstLabel()]
 TEXTS: list[Text] = [example.text for example in examples(20, seed=9)]
 TEXTS += [("a pair", "of texts"), "", "x " * 40]
 

@@ -1,6 +1,7 @@
 """One label out of several: what logits answer, and how wrong an answer is."""
 
 import json
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -39,6 +40,16 @@ def test_examples_set_the_task_and_strangers_are_refused() -> None:
     task.check(train)
     with pytest.raises(DataError, match=r"^dev:5: label 'c'"):
         task.check([Example("dev:5", "x", label="c")])
+
+
+@pytest.mark.parametrize("several", [("b", "a"), ("a",), ()])
+def test_a_row_with_a_list_of_labels_is_refused(several: tuple[str, ...]) -> None:
+    rows = [Example("t:2", "x", label="a"), Example("t:3", "y", label="b")]
+    rows.append(Example("t:4", "z", label=several))
+    message = rf"^t:4: has a list of labels, {re.escape(str(list(several)))}, and one label is"
+    for read in (SingleLabel.of, SingleLabel(("a", "b")).check):
+        with pytest.raises(DataError, match=message):
+            read(rows)
 
 
 @pytest.mark.parametrize(("cell", "label"), [("a", "a"), (3, "3"), (2.0, "2"), (True, "true")])

@@ -1,5 +1,7 @@
 """What every task promises, whatever its answers are: losses and metrics lie between 0 and 1."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -58,3 +60,28 @@ def test_metrics_have_a_first_and_tell_their_columns_apart(task: Task) -> None:
     columns = [metric.column for metric in task.metrics.values()]
     assert columns
     assert len(set(columns)) == len(columns)
+
+
+def test_the_rows_of_a_label_are_those_for_which_it_is_right(task: Task) -> None:
+    right = task.decide(logits(task)[0])
+    rows = task.rows_of(right)
+    assert rows.shape == (ROWS, task.outputs)
+    told = [task.told(answer).split(", ") for answer in right]
+    assert rows.tolist() == [[label in names for label in task.labels] for names in told]
+
+
+def test_answers_of_the_pipeline_are_read_as_its_logits_decide(task: Task) -> None:
+    made = logits(task)[0]
+    found: list[Any] = [
+        sorted(
+            (
+                {"label": label, "score": float(score)}
+                for label, score in zip(task.labels, row, strict=True)
+            ),
+            key=lambda each: -each["score"],  # as the pipeline has them
+        )
+        for row in task.probabilities(made)
+    ]
+    if not task.pipeline_options:  # then it gives the best alone
+        found = [best for best, *_ in found]
+    assert np.array_equal(task.piped(found), task.decide(made))

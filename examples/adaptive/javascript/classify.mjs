@@ -16,7 +16,7 @@ const [folder, ...texts] = positionals;
 const readJson = async (name) => JSON.parse(await readFile(join(folder, name), "utf8"));
 
 // The labels lie in the folder as well; Node's onnxruntime does not show a file's own metadata.
-const { labels, max_length: maxLength } = await readJson("early_exit.json");
+const { labels, task, max_length: maxLength } = await readJson("early_exit.json");
 const config = await readJson("tokenizer_config.json");
 const tokenizer = new Tokenizer(await readJson("tokenizer.json"), config);
 const padId = tokenizer.token_to_id(config.pad_token.content ?? config.pad_token);
@@ -52,6 +52,10 @@ const { probabilities, exit_layer: exitLayers } = await session.run(feeds);
 
 texts.forEach((text, number) => {
   const row = probabilities.data.slice(number * labels.length, (number + 1) * labels.length);
-  const best = row.indexOf(Math.max(...row));
-  console.log(`${labels[best]}\t${row[best].toFixed(4)}\tlayer ${exitLayers.data[number]}\t${text}`);
+  // Of several labels each holds by itself; else the likeliest is the answer.
+  const holds = (score) => "threshold" in task ? score > task.threshold : score === Math.max(...row);
+  const held = labels.map((_, place) => place).filter((place) => holds(row[place]));
+  const names = held.map((place) => labels[place]).join(",");
+  const scores = held.map((place) => row[place].toFixed(4)).join(",");
+  console.log(`${names}\t${scores}\tlayer ${exitLayers.data[number]}\t${text}`);
 });

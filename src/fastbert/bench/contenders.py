@@ -315,7 +315,7 @@ def _criterion(classifier: FastBertClassifier, setting: Setting | None) -> ExitC
         return classifier.default_criterion
     if isinstance(setting, Goal):
         return classifier.calibration.solve(setting).criterion
-    return EntropyCriterion(setting)
+    return classifier.criterion(setting)
 
 
 def _contender(

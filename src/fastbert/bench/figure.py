@@ -1,4 +1,4 @@
-"""Throughput against accuracy or agreement, in the report's look. It needs matplotlib."""
+"""Throughput against quality or agreement, in the report's look. It needs matplotlib."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +14,8 @@ from fastbert.report.brush import (
     WIDE,
     picture,
 )
+from fastbert.tasks.known import METRIC_COLUMNS
+from fastbert.tasks.metrics import spelled
 
 MARKERS = {"torch": "o", "onnx": "s", "openvino": "D"}
 COLOURS = {"leaves early": "orange", "full depth": "blue", "plain": "grey"}
@@ -30,7 +32,7 @@ def throughput_png(found: Mapping[str, Any]) -> bytes:
         ValueError: There were no labels and nothing to agree with.
     """
     rows = [row for row in found["contenders"] if row["p50_ms"] is None]
-    for quality in ("accuracy", "agreement"):
+    for quality in (*METRIC_COLUMNS, "agreement"):
         if all(row.get(quality) is not None for row in rows):
             return picture(throughput, rows, quality, "png")
     raise ValueError("the figure needs accuracies, and these texts had no labels")
@@ -41,7 +43,7 @@ def throughput(table: Table, quality: str, width: float) -> Figure:
 
     Args:
         table: The measurements in bulk, by name.
-        quality: `accuracy` or `agreement`.
+        quality: The column of a metric, or `agreement`.
         width: In inches.
     """
     rows = sorted(table, key=lambda row: -float(row["rows_per_second"]))
@@ -74,7 +76,7 @@ def throughput(table: Table, quality: str, width: float) -> Figure:
     middle = (max(percents) + min(percents)) / 2
     axes.set_ylim(middle - 0.7 * span, middle + 0.7 * span)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
-    axes.set_title(quality, loc="left")
+    axes.set_title(spelled(quality), loc="left")
     axes.set_xlabel(
         f"rows a second, batches of {rows[0]['batch_size']}, threads: {rows[0]['threads']}"
     )

@@ -71,6 +71,7 @@ def _pipelines(folder: ModelFolder, threads: int) -> Iterator[Contender]:
         device="cpu",
         dtype=torch.float32,
         trust_remote_code=False,  # else transformers asks on stdin
+        **folder.config.task.pipeline_options,
     )
     given = partial(_ask_pipeline, pipe, folder.config.task, folder.config.max_length)
     yield Contender(PIPELINE, "torch", "fp32", threads, given)
@@ -87,7 +88,7 @@ def _ask_pipeline(
     ]
     batch_size = min(batch_size, PLAIN_BATCH)
     found = pipe(rows, batch_size=batch_size, truncation=True, max_length=max_length)
-    return Answers(task.array([answer["label"] for answer in found]))
+    return Answers(task.piped(found))
 
 
 def _sorted(
@@ -98,9 +99,8 @@ def _sorted(
         len(text) if isinstance(text, str) else len(text[0]) + len(text[1]) for text in texts
     ]
     order = np.argsort(lengths, kind="stable")[::-1]
-    decisions = np.empty(len(texts), np.int64)
-    decisions[order] = answer([texts[row] for row in order], batch_size).decisions
-    return Answers(decisions)
+    decisions = answer([texts[row] for row in order], batch_size).decisions
+    return Answers(decisions[np.argsort(order)])
 
 
 # One graph in ONNX Runtime and in OpenVINO.
@@ -152,12 +152,13 @@ def _by_batches(
     tokenizer: TextTokenizer, task: Task, run: Run, texts: Sequence[Text], batch_size: int
 ) -> Answers:
     tokens = tokenizer.encode(texts)
-    decisions = np.empty(len(tokens), np.int64)
     batch_size = min(batch_size, PLAIN_BATCH)
-    for rows in batches_of_similar_length([len(row) for row in tokens], batch_size):
-        batch = tokenizer.collate([tokens[row] for row in rows])
-        decisions[rows] = task.decide(run(batch.arrays))
-    return Answers(decisions)
+    batches = batches_of_similar_length([len(row) for row in tokens], batch_size)
+    decisions = [
+        task.decide(run(tokenizer.collate([tokens[row] for row in rows]).arrays))
+        for rows in batches
+    ]
+    return Answers(np.concatenate(decisions)[np.argsort(np.concatenate(batches))])
 
 
 # How each runtime is set up.

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+ACCURACY = "accuracy"
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -19,9 +21,10 @@ class Measurement:
         p50_ms: Half of the texts took at most so long; None where they came in bulk.
         p95_ms: Likewise 95 % of them.
         p99_ms: Likewise 99 % of them.
-        accuracy: Share of the timed texts answered right; None without labels.
-        agreement: Share of them answered as the plain model does: the pipeline or, where that does
-            not take part, this model at full depth; None where neither does.
+        accuracy: What its answers to the timed texts are worth by `Bench.metric`, the share of
+            right ones or another; None without labels.
+        agreement: How far they are answered as the plain model does: the pipeline or, where that
+            does not take part, this model at full depth; None where neither does.
         mean_exit_layer: Encoder layers a text ran on average.
         layers: Encoder layers there are.
         share_of_saving: How many times faster it was than the same runtime at full depth, paired by
@@ -137,6 +140,7 @@ class Bench:
         contenders: The measurements, those in bulk first.
         ratios: Speeds compared, round by round.
         failures: Who could not take part.
+        metric: The column of the metric that is meant, which JSON calls each accuracy by.
     """
 
     machine: Mapping[str, Any]
@@ -149,6 +153,7 @@ class Bench:
     contenders: tuple[Measurement, ...]
     ratios: tuple[Ratio, ...]
     failures: tuple[Failure, ...] = ()
+    metric: str = ACCURACY
 
     @property
     def peak(self) -> dict[str, Rate]:
@@ -159,6 +164,11 @@ class Bench:
     def as_dict(self) -> dict[str, Any]:
         """Return everything by name, as JSON takes it."""
         found = asdict(self)
+        metric = found.pop("metric")
+        found["contenders"] = [
+            {metric if name == ACCURACY else name: value for name, value in row.items()}
+            for row in found["contenders"]
+        ]
         peak = {precision: asdict(rate) for precision, rate in sorted(self.peak.items())}
         return found | {"peak": peak}
 

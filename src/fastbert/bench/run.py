@@ -32,7 +32,7 @@ from fastbert.errors import ExportError
 from fastbert.evaluation import rows_all_over
 from fastbert.folder.read import ModelFolder
 from fastbert.system import versions
-from fastbert.tasks.metrics import agreement
+from fastbert.tasks.metrics import agreement, meant
 from fastbert.tasks.task import Decisions, Task
 from fastbert.text import Text
 from fastbert.timing import latency, layer_bound, median_ratio, time_items, time_rounds
@@ -117,7 +117,7 @@ def bench(
 
     Args:
         folder: The model.
-        examples: Texts to answer; if all are labelled, there is an accuracy.
+        examples: Texts to answer; if all are labelled, their answers are judged.
         runtimes: Where this model runs: `torch`, `onnx`, `openvino`, as it is exported, or such as
             `openvino:int8`, exported for the run where the folder is not. Without any, what the
             folder is exported for, or torch.
@@ -174,6 +174,7 @@ def bench(
         contenders=(*measurements(in_bulk, bulk), *measurements(one_by_one, single)),
         ratios=(*compared(in_bulk), *compared(one_by_one)),
         failures=tuple(failures),
+        metric=meant(folder.config.task).column,
     )
 
 
@@ -265,7 +266,12 @@ def _measurement(
     sample: Sample,
     plain: Decisions | None,
 ) -> Measurement:
-    entry = timed.contender
+    entry, answers, task, truth = (
+        timed.contender,
+        timed.answers.decisions,
+        sample.task,
+        sample.truth,
+    )
     spread = latency(timed.single) if timed.single is not None else None
     layers = timed.answers.exit_layer
     speedup = by_rows = by_tokens = None
@@ -283,17 +289,13 @@ def _measurement(
         p50_ms=spread.p50_ms if spread else None,
         p95_ms=spread.p95_ms if spread else None,
         p99_ms=spread.p99_ms if spread else None,
-        accuracy=_share_alike(sample.task, timed.answers, sample.truth),
-        agreement=_share_alike(sample.task, timed.answers, plain),
+        accuracy=None if truth is None else meant(task).score(answers, truth),
+        agreement=None if plain is None else agreement(task, answers, plain),
         mean_exit_layer=float(sample.num_layers if layers is None else layers.mean()),
         layers=sample.num_layers,
         share_of_saving=by_rows,
         share_of_saving_by_tokens=by_tokens,
     )
-
-
-def _share_alike(task: Task, answers: Answers, others: Decisions | None) -> float | None:
-    return None if others is None else agreement(task, answers.decisions, others)
 
 
 def compared(field: Sequence[Timed]) -> Iterator[Ratio]:

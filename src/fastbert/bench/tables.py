@@ -5,6 +5,7 @@ from rich.table import Table
 
 from fastbert.bench.plain import PIPELINE
 from fastbert.bench.results import Bench, Measurement
+from fastbert.tasks.metrics import spelled
 
 NOTHING = "-"
 
@@ -22,7 +23,7 @@ def bulk_table(found: Bench) -> Table:
         f"In bulk: {texts:,} texts, batches of {batch_size}, {_threads(rows[0])}",
         "rows/s",
         "x pipeline",
-        "accuracy",
+        spelled(found.metric),
         "as plain",
         "layers",
         "bound",
@@ -59,7 +60,7 @@ def latency_table(found: Bench) -> Table:
         "p95 ms",
         "p99 ms",
         "x pipeline",
-        "accuracy",
+        spelled(found.metric),
         "as plain",
         "layers",
         "bound",

@@ -196,7 +196,7 @@ class _Chosen:
     def __init__(self, recording: Recording, measure: str, yardstick: Yardstick) -> None:
         self.yardstick = yardstick
         self.task, self.metric = recording.task, recording.metric
-        chosen, fitted = measure_to_calibrate(measure)(recording.dev.recorded, recording.task)
+        chosen, fitted = measure_to_calibrate(measure, recording.task)(recording.dev.recorded)
         dev, test, shape, task = recording.dev, recording.test, recording.shape, recording.task
         self.dev = Calibration(
             dev.recorded, dev.truth, dev.lengths, shape, task, chosen, fitted=fitted

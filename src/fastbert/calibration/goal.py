@@ -4,8 +4,10 @@ from dataclasses import dataclass, fields
 from math import inf
 from typing import Literal, TypedDict, get_args
 
-Metric = Literal["accuracy", "f1", "agreement"]
+Metric = Literal["accuracy", "f1", "micro-f1", "row-f1", "agreement"]
 AGREEMENT = "agreement"  # with the full model: the metric that needs no labels
+
+NO_MEANS = ("f1", "micro-f1")  # over texts, so nothing can be promised of them
 
 DEFAULT_MAX_DROP = 0.005
 
@@ -30,8 +32,10 @@ class Goal:
     Args:
         max_drop: At most so much worse than the full model, as a share: 0.005 is half a point.
             With few rows more is asked of them than that, so that it holds on other texts too.
-        metric: Of what: accuracy, macro F1, or agreement with the full model's answers, which
-            needs no labels. By default accuracy where there are labels.
+        metric: Of what: accuracy or, of several labels, micro-f1 or row-f1; f1, which is the mean
+            over the labels; or agreement with the full model's answers, which needs no labels. By
+            default the first that the task has, with a confidence the first that is a mean over
+            texts, and without labels agreement.
         confidence: With `max_drop`, the probability that it holds for unseen texts, such as 0.95;
             without it nothing is promised.
         min_speedup: At least so many times fewer FLOPs than the full model.
@@ -66,8 +70,10 @@ class Goal:
         for name in ("metric", "confidence"):
             if getattr(self, name) is not None and self.max_drop is None:
                 raise ValueError(f"{name} goes with max_drop, not with {aims[0]}")
-        if self.confidence is not None and self.metric == "f1":
-            raise ValueError("confidence goes with accuracy or agreement; F1 is no mean over texts")
+        if self.confidence is not None and self.metric in NO_MEANS:
+            raise ValueError(
+                f"confidence goes with {' or '.join(_means())}; {self.metric} is no mean over texts"
+            )
         for name in ("max_drop", "confidence", "saving"):
             _check_range(name, getattr(self, name), 1.0)
         for name in ("min_speedup", "max_mean_layers", "max_flops", "latency_ms"):
@@ -100,3 +106,7 @@ def _check_range(name: str, value: float | None, high: float) -> None:
 
 
 DEFAULT_GOAL = Goal(max_drop=DEFAULT_MAX_DROP)  # where nobody asks for another
+
+
+def _means() -> list[str]:
+    return [metric for metric in get_args(Metric) if metric not in NO_MEANS]

@@ -132,8 +132,12 @@ class Calibration(AnsweredRows):
     # Goals.
 
     def _at_most_worse(self, goal: Goal, max_drop: float) -> OperatingPoint:
-        first, *_ = self.task.metrics
-        metric = goal.metric or (AGREEMENT if self.truth is None else first)
+        metric = goal.metric or self._meant(goal)
+        if metric not in (AGREEMENT, *self.task.metrics):
+            raise CalibrationError(
+                f"{metric} is no metric of {self.task.name}, which has "
+                f"{', '.join(self.task.metrics)} and {AGREEMENT}"
+            )
         if metric != AGREEMENT and self.truth is None:
             raise CalibrationError(
                 f"{metric} needs labels, and the calibration rows have none; ask for the metric "
@@ -151,15 +155,26 @@ class Calibration(AnsweredRows):
         ]
         return min(good, key=lambda point: point.flops)
 
+    def _meant(self, goal: Goal) -> str:
+        """Return the metric of a goal that names none."""
+        if self.truth is None:
+            return AGREEMENT
+        first, *_ = self.task.metrics
+        return first if goal.confidence is None else self._mean_metric
+
+    @property
+    def _mean_metric(self) -> str:
+        """The metric that is one less the mean loss, of which the teacher can expect something."""
+        return next(name for name, metric in self.task.metrics.items() if metric.is_mean)
+
     def _overlooked(self, metric: str) -> Float[np.ndarray, " points"]:
         """Return how much more each point loses on other rows than was measured."""
         changed = np.array([1 - point.agreement for point in self.points])
         if metric == AGREEMENT:
             return np.asarray(np.maximum(self._changed_elsewhere - changed, 0))
-        first, *_ = self.task.metrics
         expected = np.array([point.expected_drop for point in self.points])
-        rows = self.recorded.num_rows
-        return np.asarray(overlooked_drop(self._lost(first), expected, changed, rows))
+        lost, rows = self._lost(self._mean_metric), self.recorded.num_rows
+        return np.asarray(overlooked_drop(lost, expected, changed, rows))
 
     def _lost(self, metric: str) -> Float[np.ndarray, " points"]:
         """Return how much worse each point is than every layer, as measured here."""

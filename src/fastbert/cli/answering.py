@@ -11,13 +11,12 @@ import typer
 
 from fastbert.calibration.goal import Goal
 from fastbert.cli import library
+from fastbert.cli.columns import LabelledColumns, NamedColumns
 from fastbert.cli.goal import AskedGoal
-from fastbert.cli.loading import load, read
+from fastbert.cli.loading import load, read, read_labelled
 from fastbert.cli.options import (
     BulkRun,
-    LabelledColumns,
     Model,
-    NamedColumns,
     Run,
     Unlabeled,
     with_groups,
@@ -60,9 +59,8 @@ def evaluate(
     model is calibrated, a warning says where these texts behave otherwise than the calibration's.
     """
     asked = goal.options(speed or None)
-    examples = read(texts, columns.columns(), labeled=True)
     classifier = load(folder, **run.options())
-    classifier.task.check(examples)
+    examples = read_labelled(texts, columns.columns(), classifier.task)
     settings: list[float | OperatingPoint | None] = [*(speed or (0.0, None))]
     if asked:
         settings = [classifier.speed_for(**asked)]
@@ -75,7 +73,7 @@ def evaluate(
     if as_json:
         show_json(table)
     else:
-        show_speeds(table, classifier.config.default)
+        show_speeds(classifier.config.task, table, classifier.config.default)
 
 
 @with_groups
@@ -148,14 +146,16 @@ def calibrate(
     unlabeled: Unlabeled = False,
     goal: AskedGoal,
     measure: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME",
+            show_default="max-probability; set-probability",
             help="How doubt is measured: entropy (the paper's), top-entropy, max-probability, "
             "margin, energy, patience, confident-patience, stability, ensemble, "
-            "summed-confidence or learned.",
+            "summed-confidence or learned; of several labels binary-entropy, set-probability or "
+            "worst-label.",
         ),
-    ] = "max-probability",
+    ] = None,
     timed: Annotated[
         bool | None,
         typer.Option(
@@ -176,16 +176,17 @@ def calibrate(
     holds for the runtime and the precision that answered.
     """
     asked = goal.options()
-    examples = read(texts, columns.columns(), labeled=not unlabeled)
     library.refuse_what_others_share(folder.expanduser())
     if run.runtime == "auto":  # so that it knows which of two exports is the faster one here
         library.time_exports(library.open_folder(folder), Running(threads=run.threads))
     classifier = load(folder, **run.options())
-    if not unlabeled:
-        classifier.task.check(examples)
+    if unlabeled:
+        examples = read(texts, columns.columns())
+    else:
+        examples = read_labelled(texts, columns.columns(), classifier.task)
     calibration = classifier.calibrate(
         [example.content for example in examples],
-        None if unlabeled else [str(example.label) for example in examples],
+        None if unlabeled else [example.label for example in examples],
         measure=measure,
         batch_size=run.batch_size,
     )

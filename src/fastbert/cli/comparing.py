@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fastbert.cli import library
+from fastbert.cli.columns import LabelledColumns
 from fastbert.cli.learning import Together, resumable, stage_of
 from fastbert.cli.loading import quiet_transformers
 from fastbert.cli.options import (
@@ -21,7 +22,6 @@ from fastbert.cli.options import (
     Epochs,
     FurtherTexts,
     GradientAccumulation,
-    LabelledColumns,
     LabelledTexts,
     LearningRate,
     MaxLength,
@@ -97,6 +97,7 @@ Measures = Annotated[
     str,
     typer.Option(
         metavar="NAMES",
+        show_default="max-probability; set-probability",
         help="Measures of doubt, as in calibrate; they cost no training. With commas.",
         rich_help_panel=COMPARED,
     ),
@@ -125,7 +126,7 @@ class Compared:
     """What is compared."""
 
     schemes: Schemes = "paper,joint,exit-aware"
-    measures: Measures = "max-probability"
+    measures: Measures = ""
     seeds: Seeds = "42"
     reference: Reference = None
     time: Time = None

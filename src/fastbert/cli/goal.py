@@ -27,9 +27,10 @@ class AskedGoal:
     metric: Annotated[
         Metric | None,
         typer.Option(
-            help="Of what --max-drop speaks: accuracy, macro F1, or agreement with the full model, "
-            "which needs no labels.",
-            show_default="accuracy, without labels agreement",
+            help="Of what --max-drop speaks: accuracy or, of several labels, micro-f1 or row-f1; "
+            "f1, the mean over the labels; or agreement with the full model, which needs no "
+            "labels.",
+            show_default="accuracy or micro-f1, without labels agreement",
             rich_help_panel=GOAL,
         ),
     ] = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastbert.cli import library
+from fastbert.cli.columns import LabelledColumns, TextColumns
 from fastbert.cli.growing import FirstEpochs, FirstLearningRate, Growing
 from fastbert.cli.loading import quiet_transformers
 from fastbert.cli.options import (
@@ -22,7 +23,6 @@ from fastbert.cli.options import (
     Epochs,
     FurtherTexts,
     HeadsOption,
-    LabelledColumns,
     LabelledTexts,
     LabelSmoothing,
     LearningRate,
@@ -35,7 +35,6 @@ from fastbert.cli.options import (
     Steps,
     TeacherHeadOption,
     Test,
-    TextColumns,
     Tolerance,
     with_groups,
 )

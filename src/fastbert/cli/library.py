@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fastbert.report.page import write_report
     from fastbert.runtime.fastest import time_exports
     from fastbert.system import system_facts
+    from fastbert.tasks.metrics import meant, spelled
     from fastbert.training.scheme import SchemeSettings
     from fastbert.training.stage import StageSettings
 
@@ -65,6 +66,7 @@ HOMES = {
     "folder_facts": "fastbert.cli.tables",
     "folder_tables": "fastbert.cli.tables",
     "goal_table": "fastbert.cli.tables",
+    "meant": "fastbert.tasks.metrics",
     "open_folder": "fastbert.folder.read",
     "parity_table": "fastbert.cli.tables",
     "part_times": "fastbert.evaluation",
@@ -73,6 +75,7 @@ HOMES = {
     "refuse_what_others_share": "fastbert.folder.write",
     "run_demo": "fastbert.demo",
     "speed_table": "fastbert.cli.tables",
+    "spelled": "fastbert.tasks.metrics",
     "system_facts": "fastbert.system",
     "system_tables": "fastbert.cli.tables",
     "time_exports": "fastbert.runtime.fastest",
@@ -106,6 +109,7 @@ __all__ = [
     "folder_facts",
     "folder_tables",
     "goal_table",
+    "meant",
     "open_folder",
     "parity_table",
     "part_times",
@@ -114,6 +118,7 @@ __all__ = [
     "refuse_what_others_share",
     "run_demo",
     "speed_table",
+    "spelled",
     "system_facts",
     "system_tables",
     "time_exports",

@@ -20,9 +20,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def read(texts: Path, columns: Columns, *, labeled: bool) -> list[Example]:
-    """Return the rows of a file; a warning counts those without a text."""
-    examples = load_examples(texts, columns, needs_label=labeled)
+def read(texts: Path, columns: Columns) -> list[Example]:
+    """Return the rows of a file without labels; a warning counts those without a text."""
+    return _counted(texts, load_examples(texts, columns, needs_label=False))
+
+
+def read_labelled(texts: Path, columns: Columns, task: "Task") -> list[Example]:
+    """Return the rows of a file with the labels that the task knows."""
+    examples = load_examples(texts, columns, needs_label=True, parse=task.parse)
+    task.check(examples)
+    return _counted(texts, examples)
+
+
+def _counted(texts: Path, examples: list[Example]) -> list[Example]:
     if empty := count_empty(examples):
         logger.warning("%s: %d of %d texts are empty", texts, empty, len(examples))
     return examples
@@ -31,15 +41,14 @@ def read(texts: Path, columns: Columns, *, labeled: bool) -> list[Example]:
 def read_with_labels_if_any(texts: Path, columns: Columns, task: "Task") -> list[Example]:
     """Return the rows, with labels if all have one of these or the column was named."""
     if str(texts) == "-":  # can be read once
-        return read(texts, columns, labeled=False)
+        return read(texts, columns)
     try:
-        examples = read(texts, columns, labeled=True)
-        task.check(examples)
+        examples = read_labelled(texts, columns, task)
     except DataError as error:
-        if columns.label != Columns.label:
+        if columns.targets != Columns().targets:
             raise
-        examples = read(texts, columns, labeled=False)
-        logger.warning("no accuracy is shown: %s", error)
+        examples = read(texts, columns)
+        logger.warning("no %s is shown: %s", library.spelled(library.meant(task).column), error)
     return examples
 
 

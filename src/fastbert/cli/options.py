@@ -13,34 +13,11 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from fastbert.data.example import Columns
 from fastbert.running import RunningOptions, RuntimeName
 
-FILES, COLUMNS, MODEL = "Files", "Columns of the files", "Model"
+FILES, MODEL = "Files", "Model"
 TEACHER, STUDENTS, BOTH = "Stage 1: the teacher", "Stage 2: the students", "Training"
 
-TextColumn = Annotated[
-    str, typer.Option(metavar="NAME", help="Column of the text.", rich_help_panel=COLUMNS)
-]
-PairColumn = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="Column of the second text of a pair. The default is read where it is there.",
-        rich_help_panel=COLUMNS,
-    ),
-]
-LabelColumn = Annotated[
-    str, typer.Option(metavar="NAME", help="Column of the label.", rich_help_panel=COLUMNS)
-]
-IdColumn = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="Column of the row's id, repeated in the answer where it is there.",
-        rich_help_panel=COLUMNS,
-    ),
-]
 Output = Annotated[
     Path,
     typer.Option(
@@ -235,40 +212,6 @@ Tolerance = Annotated[
         rich_help_panel=BOTH,
     ),
 ]
-
-
-@dataclass(frozen=True)
-class TextColumns:
-    """Columns of texts without labels."""
-
-    text_column: TextColumn = Columns.text
-    pair_column: PairColumn = Columns.pair
-
-    def columns(self) -> Columns:
-        """Return them as the library takes them."""
-        return Columns(self.text_column, self.pair_column)
-
-
-@dataclass(frozen=True)
-class LabelledColumns(TextColumns):
-    """Columns of labelled texts."""
-
-    label_column: LabelColumn = Columns.label
-
-    def columns(self) -> Columns:
-        """Return them as the library takes them."""
-        return Columns(self.text_column, self.pair_column, self.label_column)
-
-
-@dataclass(frozen=True)
-class NamedColumns(TextColumns):
-    """Columns of texts with ids."""
-
-    id_column: IdColumn = Columns.id
-
-    def columns(self) -> Columns:
-        """Return them as the library takes them."""
-        return Columns(self.text_column, self.pair_column, id=self.id_column)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,18 @@ import typer
 
 from fastbert.calibration.goal import Goal
 from fastbert.cli import library
-from fastbert.cli.loading import load, quiet_transformers, read, read_with_labels_if_any
+from fastbert.cli.columns import LabelledColumns, TextColumns
+from fastbert.cli.loading import (
+    load,
+    quiet_transformers,
+    read,
+    read_labelled,
+    read_with_labels_if_any,
+)
 from fastbert.cli.options import (
     FILES,
     RUNNING,
-    LabelledColumns,
     Model,
-    TextColumns,
     Unlabeled,
     share,
     with_groups,
@@ -70,7 +75,7 @@ def export(
     """
     if runtime == "auto" and adaptive:
         raise typer.BadParameter("the adaptive file is ONNX: ask for it with --runtime onnx")
-    examples = None if data is None else read(data, columns.columns(), labeled=False)
+    examples = None if data is None else read(data, columns.columns())
     quiet_transformers()
     compared: dict[str, Any] = {
         "texts": None if examples is None else [example.content for example in examples],
@@ -229,10 +234,14 @@ def report(
     The page needs nothing else and can be passed on; with --data it quotes some of the texts.
     """
     write, gather = library.write_report, library.collect  # what is not installed is said at once
-    examples = None if data is None else read(data, columns.columns(), labeled=not unlabeled)
     classifier = load(folder)
-    if examples and not unlabeled:
-        classifier.task.check(examples)
+    examples = None
+    if data is not None:
+        examples = (
+            read(data, columns.columns())
+            if unlabeled
+            else read_labelled(data, columns.columns(), classifier.task)
+        )
     write(gather(classifier, Path(folder).name, examples), output, figures)
     print(output)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastbert.classifier import FastBertClassifier
     from fastbert.folder.config import DefaultPoint
     from fastbert.folder.followed import Followed
+    from fastbert.tasks.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -39,18 +40,20 @@ def show_json(value: Any) -> None:
 
 
 def show_speeds(
+    task: "Task",
     table: Sequence[Mapping[str, Any]],
     default: "DefaultPoint | None",
     followed: "Followed | None" = None,
 ) -> None:
     """Print evaluations, with a star at the default."""
-    show(library.speed_table(table, default, followed))
+    show(library.speed_table(task, table, default, followed))
 
 
 def show_trained(classifier: "FastBertClassifier", output: Path) -> None:
     """Print what training came to, and what to type next."""
     config = classifier.config
-    show_speeds(config.evaluation, config.default, library.Followed.of(config.training))
+    followed = library.Followed.of(config.training)
+    show_speeds(config.task, config.evaluation, config.default, followed)
     print(f"\nNext: fastbert predict {shlex.quote(str(output))} TEXTS.csv")
 
 

@@ -22,9 +22,14 @@ from fastbert.head_shapes import head_from_dict, in_words
 from fastbert.report.comparison_table import caption, cells, headings
 from fastbert.running import Runtime
 from fastbert.shape import config_value
+from fastbert.tasks.known import task_from_json
+from fastbert.tasks.metrics import headings as metric_headings
+from fastbert.tasks.metrics import judged_by, spelled
+from fastbert.tasks.task import Metric, Task
 
 
 def speed_table(
+    task: Task,
     rows: Sequence[Mapping[str, Any]],
     default: DefaultPoint | None,
     followed: Followed | None = None,
@@ -32,23 +37,23 @@ def speed_table(
     """Return evaluations as a table, with a star at the default.
 
     Args:
+        task: What was answered.
         rows: The fields of an `Evaluation` by name.
         default: How the model answers where nobody asks for a speed or a goal.
         followed: The model whose answers were taken to be right, where not labels were.
     """
+    metrics = metric_headings(task, labelled=followed is None)
     notes = ["* the default"] if any(is_default(row, default) for row in rows) else []
     if followed is not None:
-        notes += [f"agreement, macro F1: {followed.quality}", followed.in_words()]
+        notes += [f"{', '.join(metrics.values())}: {followed.quality}", followed.in_words()]
     caption = "\n".join(notes) or None
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
-    quality = "accuracy" if followed is None else "agreement"
-    for heading in ("setting", quality, "macro F1", "layers", "FLOPs", "paper", "rows/s"):
+    for heading in ("setting", *metrics.values(), "layers", "FLOPs", "paper", "rows/s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             f"{setting_of(row)}{'*' if is_default(row, default) else ' '}",
-            f"{row['accuracy']:.2%}",
-            f"{row['macro_f1']:.2%}",
+            *(f"{row[column]:.2%}" for column in metrics),
             f"{row['mean_exit_layer']:.2f}/{row['layers']}",
             f"{row['speedup_flops']:.2f}x",
             f"{row['speedup_paper']:.2f}x",
@@ -109,7 +114,8 @@ def goal_table(calibration: Calibration, default: Goal | None = None) -> Table:
     ]
     table = Table(box=box.SIMPLE_HEAD, caption_justify="left")
     is_agreement = calibration.truth is None or calibration.truth_from is not None
-    quality = "agreement" if is_agreement else "accuracy"
+    metric = judged_by(calibration.task, labelled=not is_agreement)
+    quality = "agreement" if is_agreement else spelled(metric.column)
     if calibration.truth_from is not None:
         notes.append(f"agreement with {calibration.truth_from}")
     table.add_column("goal", no_wrap=True)
@@ -122,7 +128,7 @@ def goal_table(calibration: Calibration, default: Goal | None = None) -> Table:
         except CalibrationError as error:
             notes.append(str(error))
         else:
-            table.add_row(options_of(goal.as_dict()) + star, *_figures(point))
+            table.add_row(options_of(goal.as_dict()) + star, *_figures(metric, point))
     if default is not None:
         notes.append("* the default")
     table.caption = "\n".join(notes)
@@ -142,8 +148,8 @@ def _typed(name: str, value: float | str) -> str:
     return f"{100 * value:g}%" if name in ("max_drop", "confidence") else f"{value:g}"
 
 
-def _figures(point: OperatingPoint) -> list[str]:
-    quality = point.agreement if point.accuracy is None else point.accuracy
+def _figures(metric: Metric, point: OperatingPoint) -> list[str]:
+    quality = point.metrics.get(metric.column, point.agreement)
     figures = [
         f"{quality:.2%}",
         f"{point.mean_exit_layer:.2f}/{len(point.exit_layers)}",
@@ -260,7 +266,9 @@ def folder_tables(facts: Mapping[str, Any]) -> list[Table]:
     if facts["evaluation"]:
         default = facts["default"]
         point = default and DefaultPoint(**default)
-        tables.append(speed_table(facts["evaluation"], point, Followed.of(facts["training"])))
+        task = task_from_json(facts["task"], facts["labels"])
+        followed = Followed.of(facts["training"])
+        tables.append(speed_table(task, facts["evaluation"], point, followed))
     return tables
 
 

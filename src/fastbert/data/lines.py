@@ -169,9 +169,9 @@ def check_header(
     """
     if problem := missing_column(names, columns, needs_label=needs_label):
         raise DataError.at_row(problem, place)
-    needed = {columns.text, columns.pair, *([columns.label] if needs_label else [])}
-    for name in (columns.text, columns.pair, columns.label):
-        if name in needed and names.count(name) > 1:
+    needed = (columns.text, columns.pair, *(columns.targets if needs_label else ()))
+    for name in needed:
+        if names.count(name) > 1:
             raise DataError.at_row(
                 f"{names.count(name)} columns are called {name!r}; rename one", place
             )

@@ -24,7 +24,7 @@ def parquet_rows(path: Path, columns: Columns, needs_label: bool) -> Iterator[Ce
             names = file.schema_arrow.names
             ignored = check_header(str(path), names, columns, needs_label)
             wanted = {columns.text, columns.pair, columns.id} - ignored
-            wanted |= {columns.label} if needs_label else set()
+            wanted |= set(columns.targets) if needs_label else set()
             classes = _class_names(file.schema_arrow.metadata, columns.label)
             batches = file.iter_batches(
                 _PARQUET_ROWS_AT_A_TIME, columns=[name for name in names if name in wanted]

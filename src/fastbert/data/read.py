@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fastbert.data import diagnosis
-from fastbert.data.cells import Cells, Parse, example_of, name_in
+from fastbert.data.cells import Cells, Parse, example_of, target_in
 from fastbert.data.example import BadRow, Columns, Example
 from fastbert.data.lines import Lines, text_rows
 from fastbert.data.parquet import parquet_rows
@@ -20,7 +20,7 @@ from fastbert.errors import DataError
 
 
 def read_rows(
-    path: str | Path, columns: Columns, *, needs_label: bool, parse: Parse = name_in
+    path: str | Path, columns: Columns, *, needs_label: bool, parse: Parse = target_in
 ) -> Iterator[Example | BadRow]:
     """Yield the rows of a file in their order, good and bad, in constant memory.
 
@@ -29,7 +29,7 @@ def read_rows(
             .parquet file; "-" is standard input, whose first line shows its format.
         columns: What the columns are called.
         needs_label: Whether a row without a label is a bad one. If not, labels are not looked at.
-        parse: What reads the cell of a label; by default a name.
+        parse: What reads the cell of a label; by default a name, or a list as a tuple of names.
 
     Raises:
         DataError: The file as a whole cannot be read: missing, of another kind than its name says,
@@ -47,7 +47,7 @@ def read_rows(
 
 
 def read_examples(
-    path: str | Path, columns: Columns, *, needs_label: bool, parse: Parse = name_in
+    path: str | Path, columns: Columns, *, needs_label: bool, parse: Parse = target_in
 ) -> Iterator[Example]:
     """Yield the rows like `read_rows`, but stop with a `DataError` at the first bad one."""
     for row in read_rows(path, columns, needs_label=needs_label, parse=parse):
@@ -57,7 +57,7 @@ def read_examples(
 
 
 def load_examples(
-    path: str | Path, columns: Columns, *, needs_label: bool, parse: Parse = name_in
+    path: str | Path, columns: Columns, *, needs_label: bool, parse: Parse = target_in
 ) -> list[Example]:
     """Return all rows of a file; the first bad one is a `DataError`."""
     return list(read_examples(path, columns, needs_label=needs_label, parse=parse))

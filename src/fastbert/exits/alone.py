@@ -20,7 +20,6 @@ from fastbert.exits.criteria import (
     ThresholdCriterion,
     watched_exits,
 )
-from fastbert.exits.measures import Entropy
 
 RELUCTANCE = 1e-3  # share of a threshold by which a runtime waits longer, for it rounds otherwise
 
@@ -89,7 +88,7 @@ def answer_alone(
 def _as_thresholds(criterion: ExitCriterion, students: int) -> ThresholdCriterion | None:
     """Return a criterion as a measure with a threshold for each student; None if it is none."""
     if isinstance(criterion, EntropyCriterion) and students:
-        return ThresholdCriterion(Entropy(), (criterion.speed,) * students)
+        return ThresholdCriterion(criterion.entropy, (criterion.speed,) * students)
     return criterion if isinstance(criterion, ThresholdCriterion) else None
 
 

@@ -123,38 +123,6 @@ def watched_exits(criterion: ExitCriterion, num_exits: int) -> tuple[int, ...]:
     return tuple(layer for layer in range(1, num_exits) if criterion.watches(layer))
 
 
-@dataclass(frozen=True)
-class EntropyCriterion:
-    """A row leaves where its uncertainty lies below one threshold for all exits, `speed`.
-
-    Args:
-        speed: From 0 (run every layer) to 1 (leave as early as possible).
-
-    Raises:
-        ValueError: `speed` is outside 0 to 1.
-
-    Source: "Speed" in Liu et al., FastBERT (ACL 2020).
-    """
-
-    speed: float
-
-    def __post_init__(self) -> None:
-        """Refuse a threshold that uncertainty cannot reach."""
-        if not 0 <= self.speed <= 1:
-            raise ValueError(
-                "speed must be between 0 (run every layer) and 1 (leave as early as possible), "
-                f"got {self.speed!r}"
-            )
-
-    def watches(self, exit_layer: int) -> bool:
-        """Return False at speed 0, where no row can leave: uncertainty is never below 0."""
-        return self.speed > 0
-
-    def leaves(self, seen: Seen) -> Bool[np.ndarray, " rows"]:
-        """Return which rows the latest exit is certain about."""
-        return np.asarray(uncertainty(seen.latest) < self.speed)
-
-
 class Measure(ABC):
     """How doubtful an exit's answers are: 0 is certain, 1 as doubtful as can be.
 
@@ -181,6 +149,55 @@ class Measure(ABC):
                 measure does not look back.
             exit_layer: The layer before the latest exit, counted from 1.
         """
+
+
+@dataclass(frozen=True)
+class Entropy(Measure):
+    """The paper's uncertainty: entropy over log(classes), from 0 to 1.
+
+    Source: Liu et al., FastBERT (ACL 2020).
+    """
+
+    def doubt(
+        self, logits: Float[np.ndarray, "exits rows classes"], exit_layer: int
+    ) -> Float[np.ndarray, " rows"]:
+        """Return the normalised entropy."""
+        return uncertainty(logits[-1])
+
+
+@dataclass(frozen=True)
+class EntropyCriterion:
+    """A row leaves where its uncertainty lies below one threshold for all exits, `speed`.
+
+    Args:
+        speed: From 0 (run every layer) to 1 (leave as early as possible).
+        entropy: What the uncertainty is; by default the paper's, of one label out of several.
+
+    Raises:
+        ValueError: `speed` is outside 0 to 1.
+
+    Source: "Speed" in Liu et al., FastBERT (ACL 2020).
+    """
+
+    speed: float
+    entropy: Measure = Entropy()
+
+    def __post_init__(self) -> None:
+        """Refuse a threshold that uncertainty cannot reach."""
+        if not 0 <= self.speed <= 1:
+            raise ValueError(
+                "speed must be between 0 (run every layer) and 1 (leave as early as possible), "
+                f"got {self.speed!r}"
+            )
+
+    def watches(self, exit_layer: int) -> bool:
+        """Return False at speed 0, where no row can leave: uncertainty is never below 0."""
+        return self.speed > 0
+
+    def leaves(self, seen: Seen) -> Bool[np.ndarray, " rows"]:
+        """Return which rows the latest exit is certain about."""
+        doubt = self.entropy.doubt(seen.latest[np.newaxis], seen.exit_layer)
+        return np.asarray(doubt < self.speed)
 
 
 @dataclass(frozen=True)

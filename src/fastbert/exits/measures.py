@@ -12,23 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float, Int
 
-from fastbert.exits.criteria import Measure, log_softmax, uncertainty
+from fastbert.exits.criteria import Entropy, Measure, log_softmax, uncertainty
+from fastbert.exits.label_measures import BinaryEntropy, SetProbability, WorstLabel
 
 # Measures of the latest exit alone.
-
-
-@dataclass(frozen=True)
-class Entropy(Measure):
-    """The paper's uncertainty: entropy over log(classes), from 0 to 1.
-
-    Source: Liu et al., FastBERT (ACL 2020).
-    """
-
-    def doubt(
-        self, logits: Float[np.ndarray, "exits rows classes"], exit_layer: int
-    ) -> Float[np.ndarray, " rows"]:
-        """Return the normalised entropy."""
-        return uncertainty(logits[-1])
 
 
 @dataclass(frozen=True)
@@ -291,21 +278,6 @@ def exit_features(
 
 
 @dataclass(frozen=True)
-class BinaryEntropy(Measure):
-    """For several labels at once: the mean entropy of each label's own yes or no, from 0 to 1.
-
-    Source: the multi-label case of Gao et al., F-PABEE (ICASSP 2023).
-    """
-
-    def doubt(
-        self, logits: Float[np.ndarray, "exits rows classes"], exit_layer: int
-    ) -> Float[np.ndarray, " rows"]:
-        """Return the mean entropy in bits."""
-        yes_or_no = np.stack([logits[-1], np.zeros_like(logits[-1])], axis=-1)
-        return np.asarray(uncertainty(yes_or_no).mean(axis=-1))
-
-
-@dataclass(frozen=True)
 class Change(Measure):
     """For regression: the step from the exit before, as step / (step + scale), from 0 to 1.
 
@@ -348,6 +320,8 @@ MEASURES: dict[str, type[Measure]] = {
     "summed-confidence": SummedConfidence,
     "learned": LearnedExit,
     "binary-entropy": BinaryEntropy,
+    "set-probability": SetProbability,
+    "worst-label": WorstLabel,
     "change": Change,
 }
 

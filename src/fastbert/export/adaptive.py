@@ -22,6 +22,7 @@ from onnx import helper
 
 from fastbert.errors import ExportError
 from fastbert.exits.criteria import Measure
+from fastbert.exits.measures import MEASURES
 from fastbert.runtime.onnx_doubts import DOUBTS, PROBABILITIES
 from fastbert.runtime.onnx_graph import Graph, Weights, opsets, put, tensor
 from fastbert.tasks.task import Task
@@ -59,7 +60,8 @@ def refuse_unwritable(measure: Measure, task: Task) -> None:
     if type(task) not in PROBABILITIES:
         raise ValueError(f"an adaptive ONNX file cannot answer {task.name}")
     if type(measure) not in DOUBTS:
-        known = ", ".join(kind.__name__ for kind in DOUBTS)
+        fitting = {MEASURES[name] for name in task.measures}
+        known = ", ".join(kind.__name__ for kind in DOUBTS if kind in fitting)
         raise ValueError(
             f"an adaptive ONNX file can judge by {known}, got {type(measure).__name__}; "
             "calibrate with one of these, or run the model layer by layer"
@@ -75,7 +77,7 @@ def adaptive_model(
     """Join the pieces of a model into one graph that lets rows leave.
 
     It takes what the embeddings take, and `speed`, float32: one threshold for all students, or one
-    for each. It gives `probabilities`, float32 [rows, classes], and `exit_layer`, int64 [rows].
+    for each. It gives `probabilities`, float32 [rows, outputs], and `exit_layer`, int64 [rows].
 
     Args:
         pieces: What `piece_models` returned, or the same with other arithmetic inside.

@@ -19,7 +19,7 @@ from onnx import ModelProto
 from fastbert.classifier import FastBertClassifier
 from fastbert.errors import ExportError
 from fastbert.exits.criteria import Measure
-from fastbert.exits.measures import Entropy, measure_to_json
+from fastbert.exits.measures import measure_to_json
 from fastbert.export.adaptive import adaptive_model, refuse_beyond_protobuf, refuse_unwritable
 from fastbert.export.int8 import quantised
 from fastbert.export.parity import compare_with_torch, refuse_beyond_bar
@@ -41,6 +41,7 @@ from fastbert.nn.backend import TorchBackend
 from fastbert.nn.model import FastBertModel
 from fastbert.running import PRECISIONS, Precision, Runtime
 from fastbert.runtime.open import open_backend
+from fastbert.tasks.known import task_to_json
 from fastbert.text import Text
 
 COMPARED_TEXTS = 1_000
@@ -136,7 +137,7 @@ def traced(folder: ModelFolder) -> list[ModelProto]:
 def _measure(classifier: FastBertClassifier) -> Measure:
     """Return the measure that the calibration judges by, else the paper's."""
     if classifier.config.calibration is None:
-        return Entropy()
+        return classifier.task.uncertainty
     if not can_solve_goals(classifier.folder):
         name = read_record(classifier.folder).measure.get("name")
         raise ExportError(
@@ -159,6 +160,7 @@ def _adaptive(pieces: Sequence[ModelProto], classifier: FastBertClassifier) -> M
     measure = _measure(classifier)
     metadata = {
         "labels": json.dumps(classifier.labels, ensure_ascii=False),
+        "task": json.dumps(task_to_json(classifier.task)),
         "num_layers": str(classifier.num_layers),
         "max_length": str(classifier.config.max_length),
         "criterion": json.dumps(measure_to_json(measure)),

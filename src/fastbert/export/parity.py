@@ -13,7 +13,6 @@ from fastbert.exits.criteria import (
     ExitCriterion,
     ThresholdCriterion,
 )
-from fastbert.exits.measures import Entropy
 from fastbert.exits.recorded import RecordedExits, doubts_of
 from fastbert.folder.calibration import can_solve_goals
 from fastbert.folder.export import Parity
@@ -89,7 +88,7 @@ def _speed_in_use(classifier: FastBertClassifier) -> tuple[float | dict[str, Any
         criterion = classifier.default_criterion
         if isinstance(criterion, ThresholdCriterion):
             return classifier.default_goal.as_dict(), criterion
-    return UNCALIBRATED_SPEED, EntropyCriterion(UNCALIBRATED_SPEED)
+    return UNCALIBRATED_SPEED, classifier.criterion(UNCALIBRATED_SPEED)
 
 
 def _differ(
@@ -112,7 +111,7 @@ def threshold_distance(
         thresholds = np.array(criterion.thresholds)
     else:
         assert isinstance(criterion, EntropyCriterion)
-        doubts = doubts_of(Entropy(), recorded)
+        doubts = doubts_of(criterion.entropy, recorded)
         thresholds = np.full(len(doubts), criterion.speed)
     in_use = thresholds > 0
     distances = np.abs(doubts[in_use] - thresholds[in_use, None])

@@ -31,6 +31,7 @@ from fastbert.folder.names import CALIBRATION_FILE, EARLY_EXIT_FILE, HASHED_FILE
 from fastbert.folder.read import ModelFolder, open_folder
 from fastbert.folder.write import fill_staging, reseal, staged_folder
 from fastbert.processor import processor_name
+from fastbert.tasks.task import Decisions
 
 DECIDING = (LABELS_HASH, *HASHED_FILES)  # what decides an answer
 
@@ -130,7 +131,8 @@ def add_calibration(
         "lengths": calibration.lengths.astype(np.int32),
     }
     if calibration.truth is not None:
-        arrays["labels"] = calibration.truth.astype(np.int32)
+        truth = calibration.truth
+        arrays["labels"] = truth if truth.dtype == bool else truth.astype(np.int32)
     if calibration.fitted is not None:
         arrays["fitted"] = calibration.fitted
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -183,7 +185,7 @@ def load_calibration(folder: ModelFolder, measure: Measure | None = None) -> Cal
     labels = arrays.get("labels")
     return Calibration(
         recorded=RecordedExits(arrays["logits"]),
-        truth=None if labels is None else labels.astype(np.int64),
+        truth=None if labels is None else _widened(labels),
         lengths=arrays["lengths"].astype(np.int64),
         shape=folder.shape,
         task=folder.config.task,
@@ -234,6 +236,11 @@ def _checked(path: Path, found: Mapping[str, Any]) -> CalibrationRecord:
         state = "missing" if key in needed else "unknown"
         raise FolderError(f'key "calibration.{key}" is {state}', path=path)
     return CalibrationRecord(**found)
+
+
+def _widened(truth: np.ndarray) -> Decisions:
+    """Return right answers as they were before they were written."""
+    return truth if truth.dtype == bool else truth.astype(np.int64)
 
 
 def _times(folder: ModelFolder, record: CalibrationRecord) -> PartTimes | None:

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
 from fastbert.head_shapes import HeadShape
 from fastbert.nn.heads import ExitHead, exit_head
+from fastbert.tasks.multi_label import MultiLabel
 from fastbert.tasks.single_label import SingleLabel
 from fastbert.tasks.task import Task
 
@@ -68,11 +70,11 @@ def cross_entropy(
 
 
 def divergence(
-    exits: Float[Tensor, "exits rows classes"],
-    teacher: Float[Tensor, "rows classes"],
+    exits: Float[Tensor, "exits *rows classes"],
+    teacher: Float[Tensor, "*rows classes"],
     direction: Direction = "student-teacher",
     temperature: float = 1.0,
-) -> Float[Tensor, "exits rows"]:
+) -> Float[Tensor, "exits *rows"]:
     """Return the Kullback–Leibler divergence of each exit and row from a teacher.
 
     Args:
@@ -96,10 +98,51 @@ def divergence(
     return functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
 
 
-def entropy(exits: Float[Tensor, "exits rows classes"]) -> Float[Tensor, "exits rows"]:
+def entropy(exits: Float[Tensor, "exits *rows classes"]) -> Float[Tensor, "exits *rows"]:
     """Return the normalised entropy of each exit and row: the paper's uncertainty."""
     log_p = exits.float().log_softmax(-1)
     return -(log_p.exp() * log_p).sum(-1) / math.log(exits.shape[-1])
+
+
+def binary_cross_entropy(
+    exits: Float[Tensor, "exits rows labels"],
+    held: Bool[Tensor, "rows labels"],
+    label_smoothing: float = 0.0,
+) -> Float[Tensor, "exits rows"]:
+    """Return the sum over the labels of the binary cross-entropy of each exit and row.
+
+    Args:
+        exits: Logits of each exit.
+        held: Which labels hold.
+        label_smoothing: Share of the probability that is spread over yes and no.
+    """
+    wanted = held.float() * (1 - label_smoothing) + label_smoothing / 2
+    losses = functional.binary_cross_entropy_with_logits(
+        exits.float(), wanted.expand(exits.shape), reduction="none"
+    )
+    return losses.sum(-1)
+
+
+def binary_divergence(
+    exits: Float[Tensor, "exits rows labels"],
+    teacher: Float[Tensor, "rows labels"],
+    direction: Direction = "student-teacher",
+    temperature: float = 1.0,
+) -> Float[Tensor, "exits rows"]:
+    """Return the sum over the labels of the divergence of each yes or no from the teacher's.
+
+    Arguments are those of `divergence`, of which a label is the case of two classes.
+    """
+    return divergence(_yes_or_no(exits), _yes_or_no(teacher), direction, temperature).sum(-1)
+
+
+def binary_entropy(exits: Float[Tensor, "exits rows labels"]) -> Float[Tensor, "exits rows"]:
+    """Return the mean normalised entropy of the labels' own yes or no."""
+    return entropy(_yes_or_no(exits)).mean(-1)
+
+
+def _yes_or_no(logits: Float[Tensor, "*rows labels"]) -> Float[Tensor, "*rows labels 2"]:
+    return torch.stack([logits, torch.zeros_like(logits)], dim=-1)
 
 
 OBJECTIVES: dict[type[Task], TorchTask] = {
@@ -109,5 +152,12 @@ OBJECTIVES: dict[type[Task], TorchTask] = {
         supervised=cross_entropy,
         divergence=divergence,
         doubt=entropy,
-    )
+    ),
+    MultiLabel: TorchTask(
+        auto_class=AutoModelForSequenceClassification,
+        head=exit_head,
+        supervised=binary_cross_entropy,
+        divergence=binary_divergence,
+        doubt=binary_entropy,
+    ),
 }

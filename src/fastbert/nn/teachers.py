@@ -102,7 +102,7 @@ def answered_task(checkpoint: str | Path, config: PreTrainedConfig) -> Task:
     problem = config.problem_type
     if len(names) < 2 or problem not in (None, *TASKS):
         raise BackboneError(
-            f"{checkpoint}: a classifier of one label out of two or more is needed, this one has "
+            f"{checkpoint}: a classifier of two or more labels is needed, this one has "
             f"{len(names)} and solves {problem or 'regression'}"
         )
     labels = [names[index] for index in range(len(names))]

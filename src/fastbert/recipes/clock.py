@@ -335,7 +335,7 @@ def _criterion(folder: Path, entry: Entry) -> ExitCriterion:
     if entry.measure is None:
         return EntropyCriterion(0.0)
     recording = read_record(folder, entry.contender).recording
-    measure, _ = measure_to_calibrate(entry.measure)(recording.dev.recorded, recording.task)
+    measure, _ = measure_to_calibrate(entry.measure, recording.task)(recording.dev.recorded)
     return ThresholdCriterion(measure, entry.thresholds)
 
 

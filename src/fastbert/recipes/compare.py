@@ -18,7 +18,7 @@ from fastbert.calibration.choose import measure_to_calibrate
 from fastbert.calibration.solve import LEAST_ROWS
 from fastbert.data.example import Columns
 from fastbert.errors import DataError, FolderError, TrainingError
-from fastbert.exits.measures import DEFAULT_MEASURE
+from fastbert.exits.measures import MEASURES, measure_to_json
 from fastbert.files.whole_file import whole_file, write_json
 from fastbert.nn.checkpoint import hashes_of
 from fastbert.nn.teachers import read_config
@@ -29,6 +29,7 @@ from fastbert.recipes.contenders import Contender, contender_named, shared_stage
 from fastbert.recipes.contents import refuse_files_inside
 from fastbert.recipes.train import LabelledFiles
 from fastbert.report.comparison_table import markdown
+from fastbert.tasks.task import Task
 from fastbert.training.scheme import SchemeSettings, told
 from fastbert.training.stage import refuse_several_devices
 
@@ -48,7 +49,7 @@ def compare(
     model: str | Path,
     output: str | Path,
     contenders: Sequence[Contender | str] = CONTENDERS,
-    measures: Sequence[str] = (DEFAULT_MEASURE,),
+    measures: Sequence[str] = (),
     seeds: Sequence[int] = (42,),
     settings: SchemeSettings | None = None,
     reference: str | None = None,
@@ -68,7 +69,8 @@ def compare(
         model: The pretrained encoder: a local folder or a Hub name.
         output: The folder to write records, table and figure to.
         contenders: What is compared, or names: of schemes, `plain` or `cut-K`; see `Contender`.
-        measures: Names of measures of doubt, each tried with every contender.
+        measures: Names of measures of doubt, each tried with every contender; by default the
+            task's own.
         seeds: With each, all contenders are trained once.
         settings: The numbers of the schemes that go by name. Stage 1 is of these; a contender that
             begins with the same goes on from the teacher that all share.
@@ -107,6 +109,7 @@ def compare(
     }
     before = _read_plan(output, resume=resume)
     files = LabelledFiles.load(train, dev, test, unlabeled, columns or Columns())
+    measures = _fitting(measures, files.task)
     if len(files.dev) < LEAST_ROWS:
         raise DataError(f"{dev}: at least {LEAST_ROWS} texts choose thresholds")
     arena = Arena(
@@ -161,14 +164,26 @@ def _refuse_bad(
         ValueError: It could not.
     """
     for what, values in (("contenders", names), ("measures", measures), ("seeds", seeds)):
-        if not values:
+        if not values and what != "measures":
             raise ValueError(f"{what} must be at least one, got none")
         if len(set(values)) < len(values):
             raise ValueError(f"{what} must have different names, got {', '.join(map(str, values))}")
-    for measure in measures:
-        measure_to_calibrate(measure)
+    if unknown := set(measures) - MEASURES.keys():
+        raise ValueError(f"measure must be one of {', '.join(MEASURES)}, got {min(unknown)!r}")
     if reference is not None and reference not in names:
         raise ValueError(f"reference must be one of {', '.join(names)}, got {reference!r}")
+
+
+def _fitting(measures: Sequence[str], task: Task) -> Sequence[str]:
+    """Return the measures that were asked for, or the task's own.
+
+    Raises:
+        ValueError: One makes no sense of what the task answers.
+    """
+    names = measures or [measure_to_json(task.default_measure)["name"]]
+    for name in names:
+        measure_to_calibrate(name, task)
+    return names
 
 
 def _plan(arena: Arena) -> dict[str, Any]:

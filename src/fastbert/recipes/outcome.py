@@ -117,6 +117,9 @@ def write_model(
     dev = record_texts(answering, task, held_out)
     if teacher is not None:
         dev = replace(dev, truth=teacher.answers)
+    elif dev.truth is not None:
+        task = task.fitted(dev.recorded.recorded[-1], dev.truth)
+        config = replace(config, task=task)
     calibration = _calibration(dev, task, shape, teacher)
     point = None if calibration is None else calibration.solve(default)
     if teacher is not None:
@@ -171,13 +174,14 @@ def _calibration(
         )  # fmt: skip
         return None
     truth = dev.truth
-    unseen = set(task.labels) - {example.label for example in dev.examples}
-    if teacher is None and truth is not None and unseen:
-        logger.warning(
-            "%d of %d classes have no dev text, such as %s, so the default is chosen by agreement "
-            "with the full model", len(unseen), len(task.labels), min(unseen),
-        )  # fmt: skip
-        truth = None
+    if teacher is None and truth is not None:
+        unseen = task.unseen([example.label for example in dev.examples])
+        if unseen:
+            logger.warning(
+                "%d of %d classes have no dev text, such as %s, so the default is chosen by "
+                "agreement with the full model", len(unseen), len(task.labels), min(unseen),
+            )  # fmt: skip
+            truth = None
     return Calibration(
         dev.recorded,
         truth,
@@ -202,7 +206,7 @@ def _table(
     if truth is None:
         truth = task.decide(texts.recorded.recorded[-1])
     settings: list[tuple[ExitCriterion, Goal | None]] = [
-        (EntropyCriterion(speed), None) for speed in SHOWN_SPEEDS
+        (EntropyCriterion(speed, task.uncertainty), None) for speed in SHOWN_SPEEDS
     ]
     if point is not None:
         settings.append((point.criterion, point.goal))

@@ -121,4 +121,5 @@ def read_record(folder: Path, name: str) -> Record:
             )
             for split in SPLITS
         )
+    task = task.fitted(dev.recorded.recorded[-1], dev.truth)  # as a trained model is
     return Record(facts, Recording(task, shape, dev, test))

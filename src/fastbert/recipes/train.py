@@ -6,6 +6,7 @@ stopped at any moment and resumed. The folder itself appears at the end, whole.
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,7 @@ from fastbert.recipes.contents import Content, refuse_files_inside, warn_about
 from fastbert.recipes.forecast import announce
 from fastbert.recipes.outcome import known_truth
 from fastbert.recipes.run import Run, StudentSettings
-from fastbert.tasks.single_label import SingleLabel
+from fastbert.tasks.known import task_of
 from fastbert.tasks.task import Task
 from fastbert.text import TextTokenizer
 from fastbert.training.scheme import (
@@ -156,9 +157,10 @@ class LabelledFiles:
             DataError: A file cannot be used.
         """
         examples = load_examples(train, columns, needs_label=True)
-        dev_examples = load_examples(dev, columns, needs_label=True)
-        test_examples = load_examples(test, columns, needs_label=True) if test else None
-        task = SingleLabel.of(examples)
+        task = task_of(examples)
+        read_labelled = partial(load_examples, columns=columns, needs_label=True, parse=task.parse)
+        dev_examples = read_labelled(dev)
+        test_examples = read_labelled(test) if test else None
         task.check(dev_examples)
         task.check(test_examples or [])
         warn_about(train, examples, {str(dev): dev_examples, str(test): test_examples or []})

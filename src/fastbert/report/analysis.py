@@ -2,23 +2,22 @@
 
 Every table is a list of rows with the same keys, which is what the CSV files hold, what the figures
 draw and what the sentences quote. Shares are between 0 and 1. Nothing here draws or runs a model.
+
+What answers are judged by has the key `accuracy`, whatever the task judges by: figures and
+sentences take its name from `ReportData.named`, CSV files and tables from `ReportData.column`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from fastbert.calibration.path import exit_layers_at
-from fastbert.exits.criteria import EntropyCriterion, uncertainty, watched_exits
-from fastbert.exits.engine import ExitResult
-from fastbert.exits.recorded import RecordedExits
-from fastbert.shape import ModelShape
+from fastbert.exits.criteria import watched_exits
+from fastbert.report.data import ReportData
 from fastbert.tasks.metrics import agreement, scores
-from fastbert.tasks.task import Decisions, Task
+from fastbert.tasks.task import Decisions
 
 Table = list[dict[str, Any]]
 
@@ -34,111 +33,6 @@ MOST_POINTS = 3  # calibrated points that get a histogram of their own
 QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
 
 
-@dataclass(frozen=True)
-class ReportData:
-    """What a report is about, in plain values.
-
-    Args:
-        name: What the model is called.
-        task: What it answers.
-        num_layers: Encoder layers; the exit after the last one is the teacher.
-        recorded: What every exit answered about every row.
-        truth: The right answer to each row, as a number; None if nobody knows, and then accuracy
-            is agreement with the teacher.
-        lengths: Tokens of each row.
-        shape: What decides the FLOPs.
-        texts: The rows as text, for the examples; None where only the record is at hand.
-        points: The operating points calibration chose: thresholds, accuracy, macro_f1, agreement,
-            mean_exit_layer, speedup_flops.
-        calibration: What to print about the calibration.
-        guarantees: Promises: max_drop, metric, confidence, and either mean_exit_layer,
-            speedup_flops and thresholds, or why it was `refused`.
-        timings: Measured runs: speed, seconds, rows_per_second, accuracy, speedup_flops.
-        history: Training curves by epoch, under "teacher" and "students".
-        facts: Machine and versions.
-        criterion_name: The criterion of the calibrated points.
-        doubts: Its doubt about each row at each student, 0 certain.
-        truth_from: The name of another model whose answers the truth is; None where it is labels.
-
-    Raises:
-        ValueError: The parts do not belong to one model and one set of rows.
-    """
-
-    name: str
-    task: Task
-    num_layers: int
-    recorded: RecordedExits
-    truth: Decisions | None
-    lengths: Int[np.ndarray, " rows"]
-    shape: ModelShape
-    texts: Sequence[str] | None = None
-    points: Sequence[Mapping[str, Any]] = ()
-    calibration: Mapping[str, Any] | None = None
-    guarantees: Sequence[Mapping[str, Any]] = ()
-    timings: Sequence[Mapping[str, Any]] = ()
-    history: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    facts: Mapping[str, str] = field(default_factory=dict)
-    criterion_name: str = "uncertainty"
-    doubts: Float[np.ndarray, "students rows"] | None = None
-    truth_from: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse parts that do not fit each other."""
-        exits, rows, classes = self.recorded.recorded.shape
-        if rows < 1:
-            raise ValueError("a report needs at least one row, got none")
-        found: dict[str, tuple[Any, Any]] = {
-            "exits (one for each of num_layers)": (self.num_layers, exits),
-            "labels (one for each class)": (self.task.outputs, classes),
-            "lengths (one for each row)": (len(self.lengths), rows),
-        }
-        if self.truth is not None:
-            found["truth (one for each row)"] = (len(self.truth), rows)
-        if self.texts is not None:
-            found["texts (one for each row)"] = (len(self.texts), rows)
-        if self.doubts is not None:
-            found["doubts (students, rows)"] = (self.doubts.shape, (exits - 1, rows))
-        for what, (got, expected) in found.items():
-            if got != expected:
-                raise ValueError(f"{what} must match the recorded logits, {expected}, got {got}")
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The names of the model's outputs."""
-        return self.task.labels
-
-    @property
-    def rows(self) -> int:
-        """How many rows were recorded."""
-        return len(self.lengths)
-
-    @property
-    def quality(self) -> str:
-        """What the share of rows answered right has to be called."""
-        if self.truth_from is not None:
-            return f"agreement with {self.truth_from}"
-        return "accuracy" if self.truth is not None else "agreement with the teacher"
-
-    @cached_property
-    def answers(self) -> Decisions:
-        """What each exit answers, as numbers."""
-        return self.task.decide(self.recorded.recorded)
-
-    @cached_property
-    def expected(self) -> Decisions:
-        """The right answer or, where nobody knows it, the teacher's."""
-        return self.answers[-1] if self.truth is None else self.truth
-
-    @cached_property
-    def uncertainties(self) -> Float[np.ndarray, "exits rows"]:
-        """The paper's uncertainty of each exit about each row, 0 to 1."""
-        return uncertainty(self.recorded.recorded)
-
-    def at_speed(self, speed: float) -> ExitResult:
-        """Return what the rows are answered at a speed of the paper's criterion."""
-        return self.recorded.replay(EntropyCriterion(speed))
-
-
 # The figures' tables.
 
 
@@ -151,7 +45,7 @@ def tradeoff(report: ReportData) -> Table:
     return [
         *(_speed_point(report, speed) for speed in CURVE_SPEEDS),
         *(
-            _given_point(number, point, report.truth is not None)
+            _given_point(report, number, point)
             for number, point in enumerate(report.points, start=1)
         ),
         *(_cut_point(report, layer) for layer in range(1, report.num_layers + 1)),
@@ -169,7 +63,7 @@ def time_tradeoff(report: ReportData) -> Table:
     return [
         {
             "speed": float(timing["speed"]),
-            "accuracy": timing.get("accuracy"),
+            "accuracy": timing.get(report.metric.column),
             "seconds": timing["seconds"],
             "rows_per_second": timing.get("rows_per_second"),
             "speedup_time": full["seconds"] / timing["seconds"],
@@ -180,7 +74,7 @@ def time_tradeoff(report: ReportData) -> Table:
 
 
 def luha(report: ReportData) -> Table:
-    """Return how often the exits are right by how uncertain they are, in bins 0.1 wide.
+    """Return how right the exits are by how uncertain they are, in bins 0.1 wide.
 
     Without labels the teacher is left out: it always agrees with itself.
     """
@@ -223,6 +117,7 @@ def uncertainty_by_layer(report: ReportData) -> Table:
 
 def training(report: ReportData) -> Table:
     """Return the training curves; `step` counts the epochs through both stages."""
+    first, *_ = report.task.metrics  # the history calls them as goals do
     epochs = [
         (stage, epoch)
         for stage in ("teacher", "students")
@@ -234,7 +129,7 @@ def training(report: ReportData) -> Table:
             "step": step,
             "epoch": epoch["epoch"],
             "loss": epoch.get("loss"),
-            "accuracy": epoch.get("accuracy"),
+            "accuracy": epoch.get(first),
             "mean_exit_layer": epoch.get("mean_exit_layer"),
             "speedup_flops": epoch.get("speedup_flops"),
         }
@@ -245,24 +140,25 @@ def training(report: ReportData) -> Table:
 def per_class(report: ReportData) -> Table:
     """Return where the rows of each class leave, the latest class first; absent ones are left out.
 
-    Without labels a row's class is the teacher's answer.
+    Without labels a row's class is the teacher's answer. The first column is called as the task
+    calls its labels, of which a row may have several.
     """
     result = report.at_speed(FOCUS_SPEED)
     right = 1 - report.task.losses(report.task.decide(result.logits), report.expected)
     teacher_right = 1 - report.task.losses(report.answers[-1], report.expected)
-    table = []
-    for number in np.unique(report.expected).tolist():
-        mine = report.expected == number
-        table.append(
-            {
-                "class": report.labels[number],
-                "rows": int(mine.sum()),
-                "mean_exit_layer": float(result.exit_layer[mine].mean()),
-                "accuracy": float(right[mine].mean()),
-                "teacher_accuracy": float(teacher_right[mine].mean()),
-            }
-        )
-    return sorted(table, key=lambda row: (-row["mean_exit_layer"], row["class"]))
+    noun = report.task.noun
+    table = [
+        {
+            noun: label,
+            "rows": int(mine.sum()),
+            "mean_exit_layer": float(result.exit_layer[mine].mean()),
+            "accuracy": float(right[mine].mean()),
+            "teacher_accuracy": float(teacher_right[mine].mean()),
+        }
+        for label, mine in zip(report.labels, report.task.rows_of(report.expected).T, strict=True)
+        if mine.any()
+    ]
+    return sorted(table, key=lambda row: (-row["mean_exit_layer"], row[noun]))
 
 
 def early_and_wrong(report: ReportData) -> Table:
@@ -278,9 +174,9 @@ def early_and_wrong(report: ReportData) -> Table:
         {
             "row": row + 1,
             "text": None if report.texts is None else shortened(report.texts[row]),
-            "label": report.labels[report.expected[row]],
-            "answer": report.labels[answers[row]],
-            "teacher": report.labels[report.answers[-1, row]],
+            "label": report.task.told(report.expected[row]),
+            "answer": report.task.told(answers[row]),
+            "teacher": report.task.told(report.answers[-1, row]),
             "exit_layer": int(result.exit_layer[row]),
             "uncertainty": float(doubt[row]),
         }
@@ -303,15 +199,24 @@ def shortened(text: str) -> str:
     return words if len(words) <= LONGEST_EXAMPLE else words[: LONGEST_EXAMPLE - 1] + "…"
 
 
-def _quality(report: ReportData, answers: Decisions) -> dict[str, float]:
-    return scores(report.task, answers, report.expected) | {
+def _quality(report: ReportData, answers: Decisions) -> dict[str, Any]:
+    return _judged(report, scores(report.task, answers, report.expected)) | {
         "agreement": agreement(report.task, answers, report.answers[-1])
+    }
+
+
+def _judged(report: ReportData, worth: Mapping[str, Any]) -> dict[str, Any]:
+    """Return figures by the task's metrics; the one that is judged by first, and as `accuracy`."""
+    others = [metric.column for metric in report.task.metrics.values() if metric != report.metric]
+    return {
+        "accuracy": worth.get(report.metric.column),
+        **{column: worth.get(column) for column in others},
     }
 
 
 def _speed_point(report: ReportData, speed: float) -> dict[str, Any]:
     result = report.at_speed(speed)
-    watched = watched_exits(EntropyCriterion(speed), report.num_layers)
+    watched = watched_exits(report.speed_criterion(speed), report.num_layers)
     return {
         "series": "speed",
         "setting": speed,
@@ -333,10 +238,10 @@ def _cut_point(report: ReportData, layer: int) -> dict[str, Any]:
     }
 
 
-def _given_point(number: int, point: Mapping[str, Any], labeled: bool) -> dict[str, Any]:
-    names = ["accuracy", "macro_f1", "agreement", "mean_exit_layer", "speedup_flops"]
-    figures = {name: point.get(name) for name in names}
-    if not labeled and figures["agreement"] is not None:
+def _given_point(report: ReportData, number: int, point: Mapping[str, Any]) -> dict[str, Any]:
+    names = ["agreement", "mean_exit_layer", "speedup_flops"]
+    figures = _judged(report, point) | {name: point.get(name) for name in names}
+    if report.truth is None and figures["agreement"] is not None:
         figures["accuracy"] = figures["agreement"]  # to be compared with the other series
     return {"series": "calibrated", "setting": number, **figures}
 

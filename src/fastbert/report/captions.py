@@ -100,13 +100,14 @@ def training(table: Table, quality: str) -> str:
 def per_class(table: Table, quality: str) -> str:
     """Say which class leaves last and which first."""
     last, first = table[0], table[-1]  # the table is sorted
+    noun, *_ = last
     if first is last:
-        return f"All rows belong to one class, {last['class']}."
+        return f"All rows belong to one {noun}, {last[noun]}."
     return (
-        f"At speed {FOCUS_SPEED:g}, rows of {last['class']} run longest, "
-        f"{last['mean_exit_layer']:.1f} layers on average, and rows of {first['class']} leave "
+        f"At speed {FOCUS_SPEED:g}, rows of {last[noun]} run longest, "
+        f"{last['mean_exit_layer']:.1f} layers on average, and rows of {first[noun]} leave "
         f"first, after {first['mean_exit_layer']:.1f}."
-        f"{_left_out(len(table))}"
+        f"{_left_out(len(table), several(noun))}"
     )
 
 
@@ -125,11 +126,16 @@ def count(rows: int) -> str:
     return f"{rows:,} row{'s' * (rows != 1)}"
 
 
-def _left_out(classes: int) -> str:
+def several(noun: str) -> str:
+    """Return the plural of what a task calls its labels."""
+    return f"{noun}es" if noun.endswith("s") else f"{noun}s"
+
+
+def _left_out(rows: int, nouns: str) -> str:
     """Say that not all classes are drawn, if so."""
-    if classes <= MOST_CLASSES:
+    if rows <= MOST_CLASSES:
         return ""
-    return f" Drawn are the {MOST_CLASSES} of {classes} classes that leave last."
+    return f" Drawn are the {MOST_CLASSES} of {rows} {nouns} that leave last."
 
 
 def _bin(row: dict[str, Any]) -> str:

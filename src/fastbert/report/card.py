@@ -15,6 +15,9 @@ from fastbert.folder.config import EarlyExitConfig
 from fastbert.folder.followed import Followed
 from fastbert.folder.names import CARD_FILE, FIGURE_FILE
 from fastbert.head_shapes import in_words
+from fastbert.report.captions import several
+from fastbert.tasks.metrics import headings, judged_by, spelled
+from fastbert.tasks.task import Metric, Task
 
 STAGES = {
     "teacher": "Fine-tuning",
@@ -53,10 +56,21 @@ def write_card(folder: Path, config: EarlyExitConfig, *, split: str) -> None:
 
 
 def quality_name(config: EarlyExitConfig) -> str:
-    """Return what the column `accuracy` holds: without labels, agreement with the teacher."""
+    """Return what answers are judged by: without labels, agreement with the teacher."""
     if followed := Followed.of(config.training):
         return followed.quality
-    return "agreement with the full model" if "texts" in config.training else "accuracy"
+    if "texts" in config.training:
+        return "agreement with the full model"
+    return spelled(_judged_by(config).column)
+
+
+def _judged_by(config: EarlyExitConfig) -> Metric:
+    labelled = "texts" not in config.training and not Followed.of(config.training)
+    return judged_by(config.task, labelled=labelled)
+
+
+def _headings(config: EarlyExitConfig) -> dict[str, str]:
+    return headings(config.task, labelled=not Followed.of(config.training))
 
 
 def _draw(path: Path, config: EarlyExitConfig) -> bool:
@@ -75,11 +89,12 @@ def _draw(path: Path, config: EarlyExitConfig) -> bool:
 
 def _curve(config: EarlyExitConfig) -> list[dict[str, Any]]:
     """Return the measured settings as the figure takes them, the default by itself."""
+    column = _judged_by(config).column
     return [
         {
             "series": "chosen" if row["speed"] is None else "speed",
             "setting": row["speed"],
-            "accuracy": row["accuracy"],
+            "accuracy": row[column],
             "speedup_flops": row["speedup_flops"],
         }
         for row in config.evaluation
@@ -89,16 +104,17 @@ def _curve(config: EarlyExitConfig) -> list[dict[str, Any]]:
 def _introduction(config: EarlyExitConfig) -> str:
     names = ", ".join(f"`{label}`" for label in config.labels[:MOST_LABELS])
     more = len(config.labels) - MOST_LABELS
+    nouns = several(config.task.noun).capitalize()
     return "\n".join(
         [
-            f"# FastBERT classifier with {len(config.labels)} classes",
+            f"# FastBERT classifier with {config.task.described}",
             "",
             "A text classifier that stops reading layers as soon as it is sure. After each of its "
             f"{config.num_layers} encoder layers but the last sits a small classifier, a "
             "*student*. A text leaves at the first one whose uncertainty lies below the "
             "threshold *speed*; speed 0 runs every layer.",
             "",
-            f"- Classes: {names}{f' and {more} more' if more > 0 else ''}",
+            f"- {nouns}: {names}{f' and {more} more' if more > 0 else ''}",
             f"- Heads of the students: {in_words(config.students)}",
             f"- Longest text: {config.max_length} tokens; what is longer is cut",
             "- Method: FastBERT ([Liu et al., ACL 2020](https://aclanthology.org/2020.acl-main.537))"
@@ -108,6 +124,8 @@ def _introduction(config: EarlyExitConfig) -> str:
 
 
 def _usage(config: EarlyExitConfig) -> str:
+    told = ", ".join(f"prediction.{name}" for name in config.task.prediction_fields)
+    is_papers = config.teacher_head != "pretrained"
     return f"""## How to use it
 
 ```python
@@ -115,20 +133,23 @@ from fastbert import FastBertClassifier
 
 classifier = FastBertClassifier.from_pretrained("FOLDER_OR_HUB_NAME")
 prediction = classifier.predict("A text to classify.")
-print(prediction.label, prediction.score, prediction.exit_layer)
+print({told}, prediction.exit_layer)
 ```
 
-{_PAPER_HEAD if config.teacher_head != "pretrained" else _PRETRAINED_HEAD}"""
+{_PAPER_HEAD if is_papers else _pretrained_head(config.task)}"""
 
 
-_PRETRAINED_HEAD = """\
+def _pretrained_head(task: Task) -> str:
+    options = "".join(f", {name}={value!r}" for name, value in task.pipeline_options.items())
+    return f"""\
 For other tools the folder is a usual Hugging Face classifier, with the answers of speed 0:
 
 ```python
 from transformers import pipeline
 
-pipeline("text-classification", model="FOLDER_OR_HUB_NAME")("A text to classify.")
+pipeline("text-classification", model="FOLDER_OR_HUB_NAME"{options})("A text to classify.")
 ```"""
+
 
 _PAPER_HEAD = """\
 `model.safetensors` holds a plain encoder, which `AutoModel` of transformers reads. The classifier
@@ -143,7 +164,7 @@ def _measurements(config: EarlyExitConfig, split: str, figure: bool) -> str:
         "## What was measured",
         f"Measured on {measured}",
         *_told_default(config, chosen_on),
-        _table(rows, "agreement" if Followed.of(config.training) else "accuracy"),
+        _table(rows, _headings(config)),
         "*FLOPs* compares with the full model without students; attention and real lengths count. "
         "*Paper's count* is that of the FastBERT paper. *Time* compares with speed 0 of the same "
         f"run{_timed(rows)}: batches of 32, tokenisation included, on the machine that trained "
@@ -181,14 +202,14 @@ def _provenance(config: EarlyExitConfig, split: str) -> tuple[str, str]:
     if followed := Followed.of(config.training):
         return (
             f"{texts} held out of the file it was taught on. The answers of {followed.teacher} are "
-            "taken to be right, so *agreement* and *macro F1* compare with them. The default "
+            f"taken to be right, so {_listed(config)} compare with them. The default "
             f"{followed.in_words()}; with every layer it keeps {followed.kept_by_every_layer:.2%}.",
             "the same texts, which flatters a little",
         )
     if "texts" in config.training:
         return (
             f"{texts} held out of the file it was distilled from. They have no labels, so "
-            "*accuracy* and *macro F1* are agreement with the answers of the full model.",
+            f"{_listed(config)} are agreement with the answers of the full model.",
             "the same texts, which flatters a little",
         )
     if split == "test":
@@ -199,18 +220,22 @@ def _provenance(config: EarlyExitConfig, split: str) -> tuple[str, str]:
     )
 
 
-def _table(rows: Sequence[dict[str, Any]], quality: str) -> str:
+def _listed(config: EarlyExitConfig) -> str:
+    """Return the metrics of the table in words."""
+    *names, last = (f"*{heading}*" for heading in _headings(config).values())
+    return f"{', '.join(names)} and {last}"
+
+
+def _table(rows: Sequence[dict[str, Any]], metrics: Mapping[str, str]) -> str:
     full = next((row for row in rows if row["speed"] == 0), None)
-    lines = [
-        f"| setting | {quality} | macro F1 | mean layers | FLOPs | paper's count | time |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    names = ["setting", *metrics.values(), "mean layers", "FLOPs", "paper's count", "time"]
+    lines = [f"| {' | '.join(names)} |", f"|{' ---: |' * len(names)}"]
     for row in rows:
         time = f"{full['seconds'] / row['seconds']:.2f}x" if full else "-"
         is_speed = row["speed"] is not None
         setting = f"speed {row['speed']:g}" if is_speed else f"**{_setting(row['goal'])}**"
         lines.append(
-            f"| {setting} | {row['accuracy']:.2%} | {row['macro_f1']:.2%} "
+            f"| {setting} | {' | '.join(f'{row[column]:.2%}' for column in metrics)} "
             f"| {row['mean_exit_layer']:.2f} of {row['layers']} | {row['speedup_flops']:.2f}x "
             f"| {row['speedup_paper']:.2f}x | {time} |"
         )

@@ -16,7 +16,9 @@ from fastbert.errors import CalibrationError, DataError
 from fastbert.evaluation import evaluate
 from fastbert.exits.measures import measure_to_json
 from fastbert.folder.calibration import record_facts
-from fastbert.report.analysis import ReportData
+from fastbert.report.data import ReportData
+from fastbert.tasks.metrics import mean_metric
+from fastbert.tasks.task import Task
 
 SHOWN_GOALS = (
     Goal(max_drop=0.0),
@@ -113,16 +115,16 @@ def _points(calibration: Calibration, rows: AnsweredRows) -> list[dict[str, Any]
     for goal in SHOWN_GOALS:
         chosen = calibration.solve(goal)
         thresholds = np.array(chosen.thresholds, calibration.doubts.dtype)
-        points.append({"goal": goal.as_dict()} | _figures(rows.point(thresholds)))
+        points.append({"goal": goal.as_dict()} | _figures(rows.task, rows.point(thresholds)))
     return points
 
 
-def _figures(point: OperatingPoint) -> dict[str, Any]:
-    accuracy = point.agreement if point.accuracy is None else point.accuracy
+def _figures(task: Task, point: OperatingPoint) -> dict[str, Any]:
+    unlabelled = {mean_metric(task).column: point.agreement}
+    worth = point.metrics or unlabelled
     return {
         "thresholds": list(point.thresholds),
-        "accuracy": accuracy,
-        "macro_f1": point.macro_f1,
+        **{metric.column: worth.get(metric.column) for metric in task.metrics.values()},
         "agreement": point.agreement,
         "mean_exit_layer": point.mean_exit_layer,
         "speedup_flops": point.speedup_flops,
@@ -132,7 +134,7 @@ def _figures(point: OperatingPoint) -> dict[str, Any]:
 def _promises(calibration: Calibration) -> list[dict[str, Any]]:
     """Return what can be promised for each of `PROMISES`, or why it cannot."""
     is_agreement = calibration.truth is None or calibration.truth_from is not None
-    metric = "agreement" if is_agreement else "accuracy"
+    metric = "agreement" if is_agreement else mean_metric(calibration.task).column
     promises = []
     for max_drop, confidence in PROMISES:
         asked = {"max_drop": max_drop, "metric": metric, "confidence": confidence}
@@ -153,6 +155,7 @@ def _timings(classifier: FastBertClassifier, examples: Sequence[Example]) -> lis
 def _history(classifier: FastBertClassifier) -> dict[str, list[dict[str, float]]]:
     """Return the training curves; of the students, with the FLOPs that the paper's figure shows."""
     history: dict[str, list[dict[str, float]]] = classifier.config.training.get("history", {})
+    first, *_ = classifier.config.task.metrics
     shape = classifier.folder.shape
     layer = shape.paper_layer_flops + shape.paper_head_flops
 
@@ -161,7 +164,7 @@ def _history(classifier: FastBertClassifier) -> dict[str, list[dict[str, float]]
         if "mean_exit_layer" not in epoch:
             return epoch
         return {
-            "accuracy": epoch["agreement"],  # where there are no labels
+            first: epoch["agreement"],  # where there are no labels
             **epoch,
             "speedup_flops": shape.paper_full_flops / (epoch["mean_exit_layer"] * layer),
         }

@@ -80,7 +80,7 @@ def time_tradeoff(table: Table, quality: str, width: float) -> Figure:
 
 
 def luha(table: Table, quality: str, width: float) -> Figure:
-    """Draw accuracy by uncertainty for several exits, over the number of rows in each bin."""
+    """Draw quality by uncertainty for several exits, over the number of rows in each bin."""
     figure, [upper, lower] = new_panels(2, width, height=4.6, ratios=[3.0, 1.3], sharex=True)
     for index, (layer, group) in enumerate(groupby(table, key=lambda row: int(row["layer"]))):
         rows = list(group)
@@ -219,7 +219,7 @@ def training(table: Table, quality: str, width: float) -> Figure:
 
 
 def per_class(table: Table, quality: str, width: float) -> Figure:
-    """Draw the mean exit layer of each class beside how often it is answered right."""
+    """Draw the mean exit layer of each class beside how right its rows are answered."""
     rows = table[:MOST_CLASSES]
     height = 0.95 + 0.185 * max(len(rows), 3)
     figure, [left, right] = new_panels(2, width, height=height, columns=[1.6, 1.0], sharey=True)
@@ -232,7 +232,8 @@ def per_class(table: Table, quality: str, width: float) -> Figure:
     teacher = [100 * row["teacher_accuracy"] for row in rows]
     right.plot(teacher, places, "o", color=LIGHT["surface"], markeredgecolor=LIGHT["ink"])
     right.plot(accuracies(rows), places, "o", color=LIGHT["blue"], markersize=4)
-    names = [shortened_label(row["class"], LONGEST_LABEL[width]) for row in rows]
+    noun, *_ = rows[0]
+    names = [shortened_label(row[noun], LONGEST_LABEL[width]) for row in rows]
     left.set_yticks(places, names, parse_math=False)
     left.set_ylim(len(rows) - 0.4, -0.6)  # the first row on top
     for axes in (left, right):
@@ -243,7 +244,7 @@ def per_class(table: Table, quality: str, width: float) -> Figure:
     right.xaxis.set_major_formatter(FuncFormatter(as_percent))
     right.tick_params(labelleft=False)
     left.set_title("mean exit layer" if width == WIDE else "mean layer", loc="left")
-    right.set_title(quality if width == WIDE else quality.partition(" ")[0], loc="left")
+    right.set_title(quality if width == WIDE else quality.partition(" with ")[0], loc="left")
     right.set_xlabel("ring: the teacher" if width == WIDE else "ring: teacher")
     figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]  # panels sets a constrained one
     return figure

@@ -19,7 +19,11 @@ from markupsafe import Markup
 
 from fastbert.files.whole_file import whole_file
 from fastbert.report import analysis, brush, captions, figures
-from fastbert.report.analysis import ReportData, Table
+from fastbert.report.analysis import Table
+from fastbert.report.data import ReportData
+from fastbert.tasks.known import METRIC_COLUMNS
+from fastbert.tasks.metrics import spelled
+from fastbert.tasks.task import Metric
 
 DARK = {
     "surface": "#161b22",
@@ -35,7 +39,9 @@ DARK = {
     "depth3": "#cd92e8",
     "depth4": "#93a6ff",
 }
-_SHARES = {"accuracy", "macro_f1", "agreement", "share", "teacher_accuracy", "max_drop"}
+_SHARES = {"agreement", "share", "max_drop"}.union(
+    METRIC_COLUMNS, (f"teacher_{column}" for column in METRIC_COLUMNS)
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Exhibit:
         name: Of its files and of its place in the page.
         title: Heading.
         quality: What the numbers under `accuracy` are called.
+        column: The same where it is the name of a column.
         table: What is drawn; no figure if it is empty.
         draw: Draws it.
         describe: Says in a sentence what the table shows.
@@ -54,6 +61,7 @@ class Exhibit:
     name: str
     title: str
     quality: str
+    column: str
     table: Table
     draw: brush.Draw
     describe: Callable[[Table, str], str]
@@ -66,7 +74,7 @@ class Exhibit:
     @cached_property
     def numbers(self) -> Table:
         """The table for readers: what is no accuracy is not called so."""
-        return self.table if self.quality == "accuracy" else _as_agreement(self.table)
+        return _called(self.table, self.column)
 
     @property
     def csv(self) -> str:
@@ -116,15 +124,39 @@ def _timed(report: ReportData) -> Table:
     return [row for row in analysis.time_tradeoff(report) if row["accuracy"] is not None]
 
 
-# Name, title, what is drawn, what draws it, what says it in a sentence; in the order of the page.
+def _metric(report: ReportData) -> Metric:
+    return report.metric
+
+
+def _row_metric(report: ReportData) -> Metric:
+    return report.row_metric
+
+
+# Name, title, by what answers are judged there, what is drawn, what draws it, what says it in a
+# sentence; in the order of the page.
 _EXHIBITS: tuple[
-    tuple[str, str, Callable[[ReportData], Table], brush.Draw, Callable[[Table, str], str]],
+    tuple[
+        str,
+        str,
+        Callable[[ReportData], Metric],
+        Callable[[ReportData], Table],
+        brush.Draw,
+        Callable[[Table, str], str],
+    ],
     ...,
 ] = (
-    ("tradeoff", "{quality} and FLOPs", analysis.tradeoff, figures.tradeoff, captions.tradeoff),
+    (
+        "tradeoff",
+        "{quality} and FLOPs",
+        _metric,
+        analysis.tradeoff,
+        figures.tradeoff,
+        captions.tradeoff,
+    ),
     (
         "time_tradeoff",
         "{quality} and measured time",
+        _metric,
         _timed,
         figures.time_tradeoff,
         captions.time_tradeoff,
@@ -132,6 +164,7 @@ _EXHIBITS: tuple[
     (
         "luha",
         "The lower the uncertainty, the more often right",
+        _row_metric,
         analysis.luha,
         figures.luha,
         captions.luha,
@@ -139,6 +172,7 @@ _EXHIBITS: tuple[
     (
         "exit_layers",
         "Where rows leave",
+        _metric,
         analysis.exit_layers,
         figures.exit_layers,
         captions.exit_layers,
@@ -146,14 +180,16 @@ _EXHIBITS: tuple[
     (
         "uncertainty_by_layer",
         "Uncertainty after each layer",
+        _metric,
         analysis.uncertainty_by_layer,
         figures.uncertainty_by_layer,
         captions.uncertainty_by_layer,
     ),
-    ("training", "Training", analysis.training, figures.training, captions.training),
+    ("training", "Training", _metric, analysis.training, figures.training, captions.training),
     (
         "per_class",
-        "Which classes leave late",
+        "Which {nouns} leave late",
+        _row_metric,
         analysis.per_class,
         figures.per_class,
         captions.per_class,
@@ -163,12 +199,21 @@ _EXHIBITS: tuple[
 
 def exhibits(report: ReportData) -> list[Exhibit]:
     """Return the figures for which there is something to draw."""
-    quality = report.quality
+    titled = {
+        "quality": report.quality[:1].upper() + report.quality[1:],  # F1 keeps its capital
+        "nouns": captions.several(report.task.noun),
+    }
     all_of_them = [
         Exhibit(
-            name, title.format(quality=quality.capitalize()), quality, table(report), draw, describe
+            name,
+            title.format(**titled),
+            report.named(metric(report)),
+            report.column(metric(report)),
+            table(report),
+            draw,
+            describe,
         )
-        for name, title, table, draw, describe in _EXHIBITS
+        for name, title, metric, table, draw, describe in _EXHIBITS
     ]
     return [exhibit for exhibit in all_of_them if exhibit.table]
 
@@ -184,6 +229,7 @@ def render(report: ReportData, shown: Sequence[Exhibit]) -> str:
     )
     environment.filters["cell"] = cell
     environment.filters["words"] = words
+    environment.filters["several"] = captions.several
     return environment.get_template("report.html.j2").render(
         report=report,
         exhibits=shown,
@@ -207,7 +253,8 @@ def glance(report: ReportData) -> list[tuple[str, str]]:
     focus = at[analysis.FOCUS_SPEED]
     facts = []
     if report.truth is not None:
-        facts.append((captions.percent(at[0.0]["accuracy"]), "accuracy of the full model"))
+        judged = f"{spelled(report.metric.column)} of the full model"
+        facts.append((captions.percent(at[0.0]["accuracy"]), judged))
     facts += [
         (captions.percent(focus["accuracy"]), f"{report.quality} at speed {focus['setting']:g}"),
         (captions.times(focus["speedup_flops"]), f"fewer FLOPs at speed {focus['setting']:g}"),
@@ -255,23 +302,19 @@ def cell(value: Any, column: str) -> str:
 
 def words(column: str) -> str:
     """Write a column's name for reading."""
-    spelled = {
+    known = {
         "speedup_flops": "speed-up (FLOPs)",
         "speedup_time": "speed-up (time)",
-        "macro_f1": "macro F1",
     }
-    return spelled.get(column, column.replace("_", " "))
+    return known.get(column, spelled(column))
 
 
-def _as_agreement(table: Table) -> Table:
-    """Call `accuracy` agreement; what then says nothing new is left out."""
-    dropped = {"agreement", "teacher_accuracy"}
+def _called(table: Table, column: str) -> Table:
+    """Call `accuracy` what it is; what says nothing new beside agreement is left out."""
+    dropped = {"agreement", "teacher_accuracy"} if column == "agreement" else set()
+    names = {"accuracy": column, "teacher_accuracy": f"teacher_{column}"}
     return [
-        {
-            "agreement" if name == "accuracy" else name: value
-            for name, value in row.items()
-            if name not in dropped
-        }
+        {names.get(name, name): value for name, value in row.items() if name not in dropped}
         for row in table
     ]
 

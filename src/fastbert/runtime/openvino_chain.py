@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from openvino import Model, Output, opset8, opset13
 
-from fastbert.exits.criteria import Measure
-from fastbert.exits.measures import Energy, Entropy, Margin, MaxProbability, TopEntropy
+from fastbert.exits.criteria import Entropy, Measure
+from fastbert.exits.label_measures import BinaryEntropy, SetProbability, WorstLabel
+from fastbert.exits.measures import Energy, Margin, MaxProbability, TopEntropy
 from fastbert.runtime.pieces import BOUNDS
 
 ROW = np.array([0, 1], np.int64)  # the axes of [1, classes]
@@ -150,6 +151,26 @@ def _energy(measure: Energy, logits: Any, classes: int) -> Any:
     return opset13.sigmoid(opset13.subtract(np.float32(math.log(classes)), free))
 
 
+def _binary_entropy(measure: BinaryEntropy, logits: Any, labels: int) -> Any:
+    yes_or_no = opset13.multiply(logits, np.array([[1], [0]], np.float32))
+    log_p = opset13.log_softmax(yes_or_no, 0)
+    summed = _sum(opset13.multiply(opset13.exp(log_p), log_p))
+    return opset13.multiply(summed, np.float32(-1 / (labels * math.log(2))))
+
+
+def _set_probability(measure: SetProbability, logits: Any, labels: int) -> Any:
+    likelier = opset13.sigmoid(opset13.absolute(logits))
+    scale = np.float32(-1 / math.expm1(-labels * math.log(2)))
+    likeliest = opset13.multiply(opset13.reduce_prod(likelier, ROW), scale)
+    return opset13.subtract(scale, likeliest)
+
+
+def _worst_label(measure: WorstLabel, logits: Any, labels: int) -> Any:
+    nearest = opset13.reduce_min(opset13.absolute(logits), ROW)
+    less_likely = opset13.sigmoid(opset13.negative(nearest))
+    return opset13.multiply(less_likely, np.float32(2))
+
+
 def _sum(values: Any) -> Any:
     return opset13.reduce_sum(values, ROW)
 
@@ -164,4 +185,7 @@ DOUBTS: Mapping[type[Measure], Callable[[Any, Any, int], Any]] = {
     MaxProbability: _max_probability,
     Margin: _margin,
     Energy: _energy,
+    BinaryEntropy: _binary_entropy,
+    SetProbability: _set_probability,
+    WorstLabel: _worst_label,
 }

@@ -2,11 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from reprlib import repr as shown  # cuts what is long
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from fastbert.data.example import Example
 from fastbert.errors import DataError
@@ -34,6 +35,20 @@ def numbers_of(names: Sequence[str], labels: Sequence[str]) -> Int[np.ndarray, "
         raise ValueError(f"labels[{row}]: {name!r} is not one of {', '.join(labels)}") from None
 
 
+def places_of(
+    sets: Sequence[Sequence[str]], labels: Sequence[str]
+) -> Bool[np.ndarray, "rows labels"]:
+    """Return which of the labels each row names.
+
+    Raises:
+        ValueError: A name is not among them.
+    """
+    held = np.zeros((len(sets), len(labels)), bool)
+    rows = np.repeat(np.arange(len(sets)), [len(names) for names in sets])
+    held[rows, numbers_of([name for names in sets for name in names], labels)] = True
+    return held
+
+
 def label_names(examples: Iterable[Example]) -> tuple[str, ...]:
     """Return the distinct labels, in the order of their numbers if all are integers.
 
@@ -44,8 +59,7 @@ def label_names(examples: Iterable[Example]) -> tuple[str, ...]:
     names: set[str] = set()
     for example in examples:
         place = example.place
-        if example.label is not None:
-            names.add(example.label)
+        names.update(name for name in _named(example) if name is not None)
     if len(names) < 2:
         file = place.rpartition(":")[0] or place
         raise DataError(f"a classifier needs at least 2 labels, found {sorted(names)}", path=file)
@@ -55,17 +69,62 @@ def label_names(examples: Iterable[Example]) -> tuple[str, ...]:
 def check_labels(examples: Iterable[Example], labels: Collection[str]) -> None:
     """Raise a `DataError` that counts the labels that are not among `labels`, if there are any."""
     known = frozenset(labels)
-    strangers = [example for example in examples if example.label not in known]
-    if strangers:
-        first = strangers[0]
-        counts = Counter(example.label for example in strangers).most_common(5)
-        listed = ", ".join(f"{shown(label)} ({rows} rows)" for label, rows in counts)
-        raise DataError.at_row(
-            f"label {shown(first.label)} is not among the labels of "
-            f"training, {shown(sorted(known))}; in all {len(strangers)} rows have such labels: "
-            f"{listed}{_spelling(first.label, known)}",
-            first.place,
+    counts: Counter[str | None] = Counter()
+    first: tuple[Example, str | None] | None = None
+    rows = 0
+    for example in examples:
+        strangers = [name for name in _named(example) if name not in known]
+        if strangers:
+            first = first or (example, strangers[0])
+            counts.update(strangers)
+            rows += 1
+    if first is not None:
+        example, name = first
+        listed = ", ".join(
+            f"{shown(label)} ({count} rows)" for label, count in counts.most_common(5)
         )
+        raise DataError.at_row(
+            f"label {shown(name)} is not among the labels of "
+            f"training, {shown(sorted(known))}; in all {rows} rows have such labels: "
+            f"{listed}{_spelling(name, known)}",
+            example.place,
+        )
+
+
+def each_of_one_label(examples: Iterable[Example]) -> Iterator[Example]:
+    """Yield the examples, up to one that has a list of labels.
+
+    Raises:
+        DataError: There is one.
+    """
+    for example in examples:
+        if isinstance(example.label, tuple):
+            raise DataError.at_row(
+                f"has a list of labels, {shown(list(example.label))}, and one label is asked for",
+                example.place,
+            )
+        yield example
+
+
+def each_of_several_labels(examples: Iterable[Example]) -> Iterator[Example]:
+    """Yield the examples, up to one that has no list of labels.
+
+    Raises:
+        DataError: There is one.
+    """
+    for example in examples:
+        if not isinstance(example.label, tuple):
+            raise DataError.at_row(
+                f"label {shown(example.label)} is no list of labels; write a list, or say what "
+                "separates labels (--label-separator)",
+                example.place,
+            )
+        yield example
+
+
+def _named(example: Example) -> tuple[Any, ...]:
+    """Return the labels that a row names; one that is missing is None."""
+    return example.label if isinstance(example.label, tuple) else (example.label,)
 
 
 def _spelling(stranger: str | None, known: Collection[str]) -> str:

@@ -3,16 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from fastbert.data.cells import name_in
 from fastbert.data.example import Example
-from fastbert.exits.criteria import Measure, log_softmax, uncertainty
+from fastbert.exits.criteria import Entropy, Measure, log_softmax, uncertainty
 from fastbert.exits.measures import DEFAULT_MEASURE, MEASURES
-from fastbert.tasks.labels import check_labels, label_names, numbers_of
+from fastbert.tasks.labels import check_labels, each_of_one_label, label_names, numbers_of
 from fastbert.tasks.metrics import ACCURACY, MACRO_F1
 from fastbert.tasks.task import Metric
 
@@ -112,6 +112,24 @@ class SingleLabel:
     metrics: ClassVar[Mapping[str, Metric]] = MappingProxyType(
         {"accuracy": ACCURACY, "f1": MACRO_F1}
     )
+    measures: ClassVar[tuple[str, ...]] = (
+        "entropy",
+        "top-entropy",
+        "max-probability",
+        "margin",
+        "energy",
+        "patience",
+        "confident-patience",
+        "stability",
+        "ensemble",
+        "summed-confidence",
+        "learned",
+    )
+    noun: ClassVar[str] = "class"
+    prediction_fields: ClassVar[tuple[str, ...]] = ("label", "score")
+    pipeline_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    uncertainty: ClassVar[Measure] = Entropy()
+    default_measure: ClassVar[Measure] = MEASURES[DEFAULT_MEASURE]()
 
     labels: tuple[str, ...]
 
@@ -120,22 +138,27 @@ class SingleLabel:
         if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
             raise ValueError(f"labels must be at least 2 different names, got {self.labels}")
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """It has none."""
+        return {}
+
     @classmethod
     def of(cls, examples: Iterable[Example]) -> "SingleLabel":
         """Return the task that labelled examples set.
 
         Raises:
-            DataError: There are fewer than two labels.
+            DataError: There are fewer than two labels, or a row has a list of them.
         """
-        return cls(label_names(examples))
+        return cls(label_names(each_of_one_label(examples)))
 
     def check(self, examples: Iterable[Example]) -> None:
         """Refuse examples with other labels.
 
         Raises:
-            DataError: There are some; the message counts them.
+            DataError: There are some; the message counts them. Or a row has a list of labels.
         """
-        check_labels(examples, self.labels)
+        check_labels(each_of_one_label(examples), self.labels)
 
     @property
     def outputs(self) -> int:
@@ -143,9 +166,9 @@ class SingleLabel:
         return len(self.labels)
 
     @property
-    def default_measure(self) -> Measure:
-        """That of `fastbert calibrate`: what the likeliest class lacks."""
-        return MEASURES[DEFAULT_MEASURE]()
+    def described(self) -> str:
+        """Say how many classes there are."""
+        return f"{len(self.labels)} classes"
 
     @staticmethod
     def parse(cell: object) -> str:
@@ -163,6 +186,29 @@ class SingleLabel:
             ValueError: One is not among them.
         """
         return numbers_of(targets, self.labels)
+
+    def unseen(self, targets: Iterable[str]) -> tuple[str, ...]:
+        """Return the classes of which there is no row, so that nothing is known about them."""
+        present = set(targets)
+        return tuple(label for label in self.labels if label not in present)
+
+    def told(self, answer: Any) -> str:
+        """Return one answer in words."""
+        return self.labels[int(answer)]
+
+    def fitted(
+        self, logits: Float[np.ndarray, "rows classes"], truth: Int[np.ndarray, " rows"]
+    ) -> "SingleLabel":
+        """Return the task as it is: the likeliest class is the answer, whatever the rows are."""
+        return self
+
+    def rows_of(self, right: Int[np.ndarray, " rows"]) -> Bool[np.ndarray, "rows classes"]:
+        """Return which rows are of each class."""
+        return np.asarray(right[:, np.newaxis] == np.arange(self.outputs))
+
+    def piped(self, found: Sequence[Any]) -> Int[np.ndarray, " rows"]:
+        """Return the label that the pipeline of transformers gave each row."""
+        return self.array([answer["label"] for answer in found])
 
     def decide(self, logits: Float[np.ndarray, "*rows classes"]) -> Int[np.ndarray, "*rows"]:
         """Return the likeliest class, the first of equals."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from fastbert.data.example import Example
 from fastbert.exits.criteria import Measure
@@ -74,14 +74,37 @@ class Task(Protocol):
         ...
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        """What else tells it from another of its kind, as JSON takes it."""
+        ...
+
+    @property
     def outputs(self) -> int:
         """The width of the logits."""
         ...
 
+    noun: ClassVar[str]
+    """What one of the labels is called: a class where they exclude each other."""
+
     @property
-    def default_measure(self) -> Measure:
-        """How doubtful an answer is, where nobody chose a measure."""
+    def described(self) -> str:
+        """How many labels there are and how many a row may have, in words."""
         ...
+
+    prediction_fields: ClassVar[tuple[str, ...]]
+    """Those of a prediction that say what is answered."""
+
+    pipeline_options: ClassVar[Mapping[str, Any]]
+    """With what the pipeline of transformers has to be asked, to tell all that `piped` reads."""
+
+    measures: ClassVar[tuple[str, ...]]
+    """The names in `fastbert.exits.measures.MEASURES` of those that make sense of its logits."""
+
+    uncertainty: ClassVar[Measure]
+    """The paper's uncertainty, of which a `speed` is the threshold."""
+
+    default_measure: ClassVar[Measure]
+    """How doubtful an answer is, where nobody chose a measure."""
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
@@ -111,6 +134,26 @@ class Task(Protocol):
         Raises:
             ValueError: One is not among the answers of this model.
         """
+        ...
+
+    def unseen(self, targets: Iterable[Target]) -> tuple[str, ...]:
+        """Return the labels about which these right answers say nothing."""
+        ...
+
+    def told(self, answer: Any) -> str:
+        """Return one answer, as `decide` gives it, in words."""
+        ...
+
+    def fitted(self, logits: Float[np.ndarray, "rows outputs"], truth: Decisions) -> "Task":
+        """Return the task with the settings that make most of a full model's answers."""
+        ...
+
+    def rows_of(self, right: Decisions) -> Bool[np.ndarray, "rows outputs"]:
+        """Return which rows each label is about: those for which it is right."""
+        ...
+
+    def piped(self, found: Sequence[Any]) -> Decisions:
+        """Return what the pipeline of transformers answered, a row each, as `decide` would."""
         ...
 
     def decide(self, logits: Float[np.ndarray, "*rows outputs"]) -> Decisions:

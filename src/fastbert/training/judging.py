@@ -32,7 +32,7 @@ def judged(
         with the last exit and `mean_exit_layer` at that speed, `area` and, with labels or a fixed
         teacher, `full`: the metric of the last exit.
     """
-    answered = exits.replay(EntropyCriterion(WATCHED_SPEED))
+    answered = exits.replay(EntropyCriterion(WATCHED_SPEED, task.uncertainty))
     answers, last = task.decide(answered.logits), task.decide(exits.recorded[-1])
     name, metric = next(iter(task.metrics.items()))
     figures = {} if truth is None else {name: metric.score(answers, truth)}
