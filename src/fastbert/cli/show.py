@@ -46,7 +46,7 @@ def show_speeds(
     followed: "Followed | None" = None,
 ) -> None:
     """Print evaluations, with a star at the default."""
-    show(library.speed_table(task, table, default, followed))
+    show_wide(library.speed_table(task, table, default, followed))
 
 
 def show_trained(classifier: "FastBertClassifier", output: Path) -> None:

@@ -119,7 +119,10 @@ def names_in(cell: object) -> tuple[str, ...]:
     if whole(cell) is None:
         raise ValueError("is null; where no label holds write an empty list")
     if not isinstance(cell, list | tuple):
-        raise ValueError(f"must be a list of labels, got {kind_of(cell)}")
+        raise ValueError(
+            f"must be a list of labels, got {kind_of(cell)}; if they stand in one cell, say what "
+            "separates them by --label-separator"
+        )
     names = []
     for place, entry in enumerate(cell):
         try:

@@ -120,9 +120,7 @@ class MultiLabel:
     measures: ClassVar[tuple[str, ...]] = ("binary-entropy", "set-probability", "worst-label")
     noun: ClassVar[str] = "label"
     prediction_fields: ClassVar[tuple[str, ...]] = ("labels",)
-    pipeline_options: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"top_k": None, "function_to_apply": "sigmoid"}
-    )
+    pipeline_options: ClassVar[Mapping[str, Any]] = MappingProxyType({"top_k": None})
     uncertainty: ClassVar[Measure] = BinaryEntropy()
     default_measure: ClassVar[Measure] = SetProbability()
 
