@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from equal_time import Times, equal_time, points, read_times
+from further_texts import further_texts, read_ways
 from machine import RESULTS
 
 from fastbert.calibration.frontier import TARGETS
@@ -74,11 +75,11 @@ Key = tuple[str, str | None]
 def main() -> None:
     """Write the page anew below the line, its figure, and the table of the README."""
     found = read(RESULTS)
-    write(found, read_times(RESULTS), PAGE)
+    write(found, read_times(RESULTS), [*further_texts(read_ways(RESULTS))], PAGE)
     write_readme(found, README)
 
 
-def write(found: Found, times: Times, page: Path) -> None:
+def write(found: Found, times: Times, ways: list[str], page: Path) -> None:
     before = page.read_text(encoding="utf-8") if page.exists() else f"{TITLE}{LINE}"
     by_hand = before.partition(LINE)[0]
     image = page.with_suffix(".png")
@@ -86,6 +87,7 @@ def write(found: Found, times: Times, page: Path) -> None:
         *ran(found),
         *means(found, image.name),
         *equal_time(times, REFERENCE, AVERAGED),
+        *ways,
         *each_set(found),
         *missing(found),
         *again(),

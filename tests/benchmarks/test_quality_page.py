@@ -115,7 +115,7 @@ def test_a_contender_stands_with_the_default_measure_and_its_best(results: Path)
 def test_the_page_tells_means_marks_and_what_is_missing(results: Path) -> None:
     page = results / "quality.md"
     page.write_text(f"By hand.\n{LINE}old", "utf-8")
-    write(read(results), {}, page)
+    write(read(results), {}, [], page)
     written = page.read_text("utf-8")
     assert written.startswith(f"By hand.\n{LINE}")
     assert "old" not in written
@@ -149,7 +149,7 @@ def test_the_page_tells_means_marks_and_what_is_missing(results: Path) -> None:
 
 
 def test_without_results_all_is_not_run_yet(tmp_path: Path) -> None:
-    write(read(tmp_path), {}, tmp_path / "quality.md")
+    write(read(tmp_path), {}, [], tmp_path / "quality.md")
     written = (tmp_path / "quality.md").read_text("utf-8")
     assert len(cells(written, "separate | not run yet")) == 2
     assert written.count("not run yet") > len(AVERAGED)
