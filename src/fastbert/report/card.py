@@ -262,8 +262,9 @@ def _training(config: EarlyExitConfig) -> str:
     elif scheme := training.get("scheme"):
         facts.append(f"- Scheme: {scheme}")
     for name, stage in _stages(training).items():
+        epochs = stage["epochs"]
         facts.append(
-            f"- {name}: {stage['epochs']} epochs, learning rate {_rate(stage)}, "
+            f"- {name}: {epochs} epoch{'s' if epochs > 1 else ''}, learning rate {_rate(stage)}, "
             f"batches of {stage['batch_size'] * stage['gradient_accumulation']}, "
             f"seed {stage['seed']}"
         )
