@@ -4,7 +4,7 @@
 
 Our default scheme and the frozen recipe of `distill` from one stage 1; thresholds and the measure
 of doubt are chosen on dev, test is read once. WORK keeps what is finished, so the same command goes
-on after a stop. Writes `results/tasks_SET_seedS.json`; `tasks.md` is made of it.
+on after a stop. Writes `results/tasks_SET_seedS.json`.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from fastbert.recipes.compare import compare
 from fastbert.recipes.comparison import folder_of
 from fastbert.recipes.contenders import TEACHER, Contender
 from fastbert.recipes.records import read_facts, read_record
+from fastbert.tasks.metrics import scores
 from fastbert.training.scheme import paper
 from fastbert.training.stage import StageSettings
 
@@ -60,7 +61,8 @@ SETS = {
         {"train": 16_000, "dev": 2_000, "test": None},
         max_length=40,
         columns=Columns(label="labels"),
-        fine_tuning=StageSettings(epochs=5, learning_rate=1e-4),
+        # Five epochs at 1e-4 end at a micro F1 of 42 %, where a linear model is at 51 %.
+        fine_tuning=StageSettings(epochs=12, learning_rate=2e-4),
     ),
 }
 
@@ -123,10 +125,8 @@ def run(name: str, seed: int, work: Path) -> None:
 def figures(recording: Recording) -> dict[str, Any]:
     """Return what the last exit is worth on test and, by each measure, what is kept of it."""
     task, dev, test, shape = recording.task, recording.dev, recording.test, recording.shape
-    full = AnsweredRows(
-        test.recorded, test.truth, test.lengths, shape, task, task.default_measure
-    ).point(np.zeros(test.recorded.num_exits - 1))
-    told: dict[str, Any] = {"settings": dict(task.settings), "full": full.metrics}
+    full = scores(task, task.decide(test.recorded.recorded[-1]), test.truth)
+    told: dict[str, Any] = {"settings": dict(task.settings), "full": full}
     if test.recorded.num_exits == 1:
         return told
     on_dev = recording.full(dev)
@@ -142,7 +142,7 @@ def figures(recording: Recording) -> dict[str, Any]:
                 {
                     "asked": kept,
                     "metrics": on_test.metrics,
-                    "kept": {key: on_test.metrics[key] / full.metrics[key] for key in full.metrics},
+                    "kept": {key: on_test.metrics[key] / full[key] for key in full},
                     "speedup_flops": on_test.speedup_flops,
                     "mean_exit_layer": on_test.mean_exit_layer,
                 }
