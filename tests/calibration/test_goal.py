@@ -1,10 +1,11 @@
 """A goal is exactly one thing that is asked for, with values that can be meant."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from fastbert.calibration.goal import Goal
+from fastbert.calibration.goal import AGREEMENT, NO_MEANS, Goal, Metric
+from fastbert.tasks.known import TASKS
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,13 @@ def test_a_goal_says_what_it_asks_for() -> None:
     assert Goal(max_drop=0.0).aim == ("max_drop", 0.0)
     assert Goal(max_drop=0.01, metric="agreement", confidence=0.9).aim == ("max_drop", 0.01)
     assert Goal(latency_ms=2.5).aim == ("latency_ms", 2.5)
+
+
+def test_goals_know_the_metrics_of_all_tasks_and_which_are_no_means() -> None:
+    metrics = {
+        name: metric.is_mean
+        for task in TASKS.values()
+        for name, metric in task(("x", "y")).metrics.items()
+    }
+    assert {*metrics, AGREEMENT} == set(get_args(Metric))
+    assert {name for name, is_mean in metrics.items() if not is_mean} == set(NO_MEANS)

@@ -177,13 +177,14 @@ def calibrate(
     """
     asked = goal.options()
     library.refuse_what_others_share(folder.expanduser())
-    if run.runtime == "auto":  # so that it knows which of two exports is the faster one here
-        library.time_exports(library.open_folder(folder), Running(threads=run.threads))
-    classifier = load(folder, **run.options())
+    opened = library.open_folder(folder)
     if unlabeled:
         examples = read(texts, columns.columns())
     else:
-        examples = read_labelled(texts, columns.columns(), classifier.task)
+        examples = read_labelled(texts, columns.columns(), opened.config.task)
+    if run.runtime == "auto":  # so that it knows which of two exports is the faster one here
+        library.time_exports(opened, Running(threads=run.threads))
+    classifier = load(folder, **run.options())
     calibration = classifier.calibrate(
         [example.content for example in examples],
         None if unlabeled else [example.label for example in examples],

@@ -21,6 +21,16 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(distinct))
 
 
+def refuse_nothing_to_tell_apart(labels: Sequence[str]) -> None:
+    """Refuse fewer than two labels, or two of one name.
+
+    Raises:
+        ValueError: They are.
+    """
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise ValueError(f"labels must be at least 2 different names, got {labels}")
+
+
 def numbers_of(names: Sequence[str], labels: Sequence[str]) -> Int[np.ndarray, " rows"]:
     """Return the place of each name among the labels.
 

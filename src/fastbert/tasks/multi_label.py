@@ -13,7 +13,13 @@ from fastbert.data.cells import names_in
 from fastbert.data.example import Example
 from fastbert.exits.criteria import Measure
 from fastbert.exits.label_measures import BinaryEntropy, SetProbability
-from fastbert.tasks.labels import check_labels, each_of_several_labels, label_names, places_of
+from fastbert.tasks.labels import (
+    check_labels,
+    each_of_several_labels,
+    label_names,
+    places_of,
+    refuse_nothing_to_tell_apart,
+)
 from fastbert.tasks.metrics import (
     LABELS_MACRO_F1,
     LABELS_MICRO_F1,
@@ -129,8 +135,7 @@ class MultiLabel:
 
     def __post_init__(self) -> None:
         """Refuse labels that leave nothing to tell apart, and a threshold that lets none or all."""
-        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"labels must be at least 2 different names, got {self.labels}")
+        refuse_nothing_to_tell_apart(self.labels)
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold must lie between 0 and 1, got {self.threshold}")
 

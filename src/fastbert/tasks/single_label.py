@@ -12,7 +12,13 @@ from fastbert.data.cells import name_in
 from fastbert.data.example import Example
 from fastbert.exits.criteria import Entropy, Measure, log_softmax, uncertainty
 from fastbert.exits.measures import DEFAULT_MEASURE, MEASURES
-from fastbert.tasks.labels import check_labels, each_of_one_label, label_names, numbers_of
+from fastbert.tasks.labels import (
+    check_labels,
+    each_of_one_label,
+    label_names,
+    numbers_of,
+    refuse_nothing_to_tell_apart,
+)
 from fastbert.tasks.metrics import ACCURACY, MACRO_F1
 from fastbert.tasks.task import Metric
 
@@ -135,8 +141,7 @@ class SingleLabel:
 
     def __post_init__(self) -> None:
         """Refuse labels that leave nothing to tell apart."""
-        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"labels must be at least 2 different names, got {self.labels}")
+        refuse_nothing_to_tell_apart(self.labels)
 
     @property
     def settings(self) -> Mapping[str, Any]:
