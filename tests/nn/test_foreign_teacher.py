@@ -119,8 +119,8 @@ def test_more_tokens_than_it_has_positions_are_refused_with_both_numbers(tmp_pat
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"num_labels": 1}, "one label out of two or more is needed, this one has 1"),
-        ({"problem_type": "multi_label_classification"}, "solves multi_label_classification"),
+        ({"num_labels": 1}, "two or more labels is needed, this one has 1"),
+        ({"problem_type": "regression"}, "solves regression"),
         ({"id2label": {0: "a", 1: "a", 2: "b"}}, "must name the classes .* by different names"),
     ],
 )

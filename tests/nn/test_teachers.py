@@ -72,10 +72,7 @@ def test_an_encoder_is_no_trained_classifier(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"num_labels": 1}, "has 1 and solves regression"),
-        (
-            {"num_labels": 3, "problem_type": "multi_label_classification"},
-            "has 3 and solves multi_label_classification",
-        ),
+        ({"num_labels": 3, "problem_type": "regression"}, "has 3 and solves regression"),
         ({"id2label": {0: "a", 1: "a", 2: "b"}}, "by different names"),
     ],
 )

@@ -19,7 +19,9 @@ from fastbert.errors import DataError
 from fastbert.evaluation import evaluate
 from fastbert.export.export import export_model
 from fastbert.recipes.distill import distill
+from fastbert.recipes.run import StudentSettings
 from fastbert.tasks.multi_label import MultiLabel
+from fastbert.training.scheme import SchemeSettings
 from tests.recipes.runs import FINE_TUNING, STUDENTS, never, run
 from tests.tiny import tiny_classifier
 from tests.tiny_data import FILLERS, LABELS, SIGNALS, examples, save_encoder, tiny_tokenizer
@@ -142,16 +144,37 @@ def test_an_export_answers_as_torch_does(
     assert alone.exit_layer == trained.predict(texts[0], speed=0.5).exit_layer
 
 
-def test_a_checkpoint_of_several_labels_is_distilled_as_it_is(tmp_path: Path) -> None:
+def save_several(folder: Path, family: str) -> Path:
+    """Write a classifier of several labels as transformers does."""
     names = dict(enumerate(LABELS))
-    checkpoint = tmp_path / "checkpoint"
     tiny_classifier(
-        "bert",
+        family,
         id2label=names,
         label2id={label: index for index, label in names.items()},
         problem_type="multi_label_classification",
-    ).save_pretrained(checkpoint)
-    tiny_tokenizer().save_pretrained(checkpoint)
+    ).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_a_large_one_of_several_labels_teaches_a_smaller_body(tmp_path: Path) -> None:
+    once = replace(FINE_TUNING, epochs=1)
+    classifier = distill(
+        save_several(tmp_path / "large", "distilbert"),
+        write_sets(tmp_path / "texts.jsonl", 240, seed=9),
+        into=save_encoder(tmp_path / "encoder"),
+        output=tmp_path / "output",
+        max_length=16,
+        students=StudentSettings("paper/first/8"),
+        numbers=SchemeSettings(imitation=once, warm_up=None, exits=once),
+    )
+    assert classifier.task == MultiLabel(LABELS)
+    assert classifier.predict("lovely plain", speed=0.0).exit_layer == classifier.num_layers
+    assert classifier.calibration.truth_from == "large"
+
+
+def test_a_checkpoint_of_several_labels_is_distilled_as_it_is(tmp_path: Path) -> None:
+    checkpoint = save_several(tmp_path / "checkpoint", "bert")
     texts = write_sets(tmp_path / "texts.jsonl", 60, seed=8)
     classifier = distill(
         checkpoint, texts, output=tmp_path / "output", max_length=16, students=STUDENTS

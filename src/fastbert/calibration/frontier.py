@@ -18,6 +18,7 @@ from fastbert.calibration.solve import Calibration
 from fastbert.errors import CalibrationError
 from fastbert.exits.recorded import RecordedExits
 from fastbert.shape import ModelShape
+from fastbert.tasks.metrics import meant
 from fastbert.tasks.task import Decisions, Metric, Task
 
 TARGETS = (2.0, 3.0, 4.0, 6.0)
@@ -60,7 +61,7 @@ class Recording:
     @property
     def metric(self) -> Metric:
         """The first metric of the task, by which all is judged."""
-        return next(iter(self.task.metrics.values()))
+        return meant(self.task)
 
     def full(self, split: Split) -> float:
         """Return what the answers of the last exit are worth."""

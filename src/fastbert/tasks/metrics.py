@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from fastbert.tasks.task import Decisions, Metric, Task
 
@@ -42,9 +42,16 @@ def rows_f1(
     answers: Bool[np.ndarray, "rows labels"], truth: Bool[np.ndarray, "rows labels"]
 ) -> float:
     """Return the mean F1 of the rows' sets of labels; 1 where a row has none and is told so."""
-    named = answers.sum(axis=-1) + truth.sum(axis=-1)
+    return float((1 - lacking_f1(answers, truth)).mean())
+
+
+def lacking_f1(
+    answers: Bool[np.ndarray, "*rows labels"], truth: Bool[np.ndarray, "*#rows labels"]
+) -> Float[np.ndarray, "*rows"]:
+    """Return 1 - F1 of each row's set of labels: 0 where both sets are empty."""
     wrong = (answers != truth).sum(axis=-1)
-    return float((1 - wrong / np.maximum(named, 1)).mean())
+    named = answers.sum(axis=-1) + truth.sum(axis=-1)
+    return np.asarray(wrong / np.maximum(named, 1))
 
 
 LABELS_MICRO_F1 = Metric("micro_f1", labels_micro_f1, is_mean=False)

@@ -25,6 +25,7 @@ from fastbert.tasks.metrics import (
     LABELS_MICRO_F1,
     ROWS_F1,
     labels_micro_f1,
+    lacking_f1,
 )
 from fastbert.tasks.task import Metric
 
@@ -228,9 +229,7 @@ class MultiLabel:
         self, answers: Bool[np.ndarray, "*rows labels"], right: Bool[np.ndarray, "*#rows labels"]
     ) -> Float[np.ndarray, "*rows"]:
         """Return 1 - F1 of each row's set of labels: 0 where both sets are empty."""
-        wrong = (answers != right).sum(axis=-1)
-        named = answers.sum(axis=-1) + right.sum(axis=-1)
-        return np.asarray(wrong / np.maximum(named, 1))
+        return lacking_f1(answers, right)
 
     def expected_losses(
         self,

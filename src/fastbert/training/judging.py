@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 
 from fastbert.exits.criteria import EntropyCriterion
 from fastbert.exits.recorded import RecordedExits, doubts_of
-from fastbert.tasks.metrics import agreement
+from fastbert.tasks.metrics import agreement, meant
 from fastbert.tasks.task import Decisions, Task
 
 WATCHED_SPEED = 0.5  # at which the paper follows the training
@@ -60,7 +60,7 @@ def area(task: Task, exits: RecordedExits, right: Decisions) -> float:
         exits: What they answered.
         right: What they should have.
     """
-    metric = next(iter(task.metrics.values()))
+    metric = meant(task)
     answers = np.stack([task.decide(logits) for logits in exits.recorded])
     rows = np.arange(exits.num_rows)
     curve: dict[float, float] = {}
