@@ -365,10 +365,9 @@ class FastBertClassifier:
             return speed.criterion
         if isinstance(speed, ExitCriterion):
             return speed
-        return self.default_criterion if speed is None else self._at_speed(float(speed))
-
-    def _at_speed(self, speed: float) -> ExitCriterion:
-        return EntropyCriterion(speed, self.task.uncertainty)
+        if speed is None:
+            return self.default_criterion
+        return EntropyCriterion(float(speed), self.task.uncertainty)
 
     def classify(
         self, texts: Iterable[Text], criterion: ExitCriterion, batch_size: int = 32

@@ -12,7 +12,6 @@ from fastbert.data.example import Example
 from fastbert.errors import DataError
 from fastbert.tasks.metrics import labels_micro_f1
 from fastbert.tasks.multi_label import LabelSetAnswers, MultiLabel
-from fastbert.tasks.task import Answers, Task
 
 EXITS, ROWS = 4, 7
 TASK = MultiLabel(("anger", "fear", "joy"))
@@ -20,17 +19,6 @@ TASK = MultiLabel(("anger", "fear", "joy"))
 
 def logits(*shape: int) -> np.ndarray:
     return np.random.default_rng(2).normal(scale=2, size=(*shape, TASK.outputs)).astype(np.float32)
-
-
-@pytest.mark.parametrize("labels", [(), ("a",), ("a", "b", "a")])
-def test_labels_that_leave_nothing_to_tell_apart_are_refused(labels: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="at least 2 different names, got"):
-        MultiLabel(labels)
-
-
-def test_it_is_a_task_and_its_answers_are_answers() -> None:
-    assert isinstance(TASK, Task)
-    assert isinstance(TASK.answers(logits(ROWS), np.arange(ROWS)), Answers)
 
 
 def test_examples_set_the_task_and_strangers_are_refused() -> None:

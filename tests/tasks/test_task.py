@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastbert.tasks.known import TASKS
-from fastbert.tasks.task import Task
+from fastbert.tasks.task import Answers, Task
 
 EXITS, ROWS = 4, 9
 
@@ -18,6 +18,20 @@ def task(request: pytest.FixtureRequest) -> Task:
 
 def logits(task: Task) -> np.ndarray:
     return np.random.default_rng(1).normal(size=(EXITS, ROWS, task.outputs)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("labels", [(), ("a",), ("a", "b", "a")])
+def test_labels_that_leave_nothing_to_tell_apart_are_refused(
+    name: str, labels: tuple[str, ...]
+) -> None:
+    with pytest.raises(ValueError, match="at least 2 different names, got"):
+        TASKS[name](labels)
+
+
+def test_each_is_a_task_and_its_answers_are_answers(task: Task) -> None:
+    assert isinstance(task, Task)
+    assert isinstance(task.answers(logits(task)[0], np.arange(ROWS)), Answers)
 
 
 def test_no_answer_is_wrong_against_itself(task: Task) -> None:

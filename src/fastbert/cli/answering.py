@@ -13,7 +13,7 @@ from fastbert.calibration.goal import Goal
 from fastbert.cli import library
 from fastbert.cli.columns import LabelledColumns, NamedColumns
 from fastbert.cli.goal import AskedGoal
-from fastbert.cli.loading import load, read, read_labelled
+from fastbert.cli.loading import load, read
 from fastbert.cli.options import (
     BulkRun,
     Model,
@@ -60,7 +60,7 @@ def evaluate(
     """
     asked = goal.options(speed or None)
     classifier = load(folder, **run.options())
-    examples = read_labelled(texts, columns.columns(), classifier.task)
+    examples = read(texts, columns.columns(), classifier.task)
     settings: list[float | OperatingPoint | None] = [*(speed or (0.0, None))]
     if asked:
         settings = [classifier.speed_for(**asked)]
@@ -178,10 +178,8 @@ def calibrate(
     asked = goal.options()
     library.refuse_what_others_share(folder.expanduser())
     opened = library.open_folder(folder)
-    if unlabeled:
-        examples = read(texts, columns.columns())
-    else:
-        examples = read_labelled(texts, columns.columns(), opened.config.task)
+    task = None if unlabeled else opened.config.task
+    examples = read(texts, columns.columns(), task)
     if run.runtime == "auto":  # so that it knows which of two exports is the faster one here
         library.time_exports(opened, Running(threads=run.threads))
     classifier = load(folder, **run.options())

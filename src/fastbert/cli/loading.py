@@ -20,19 +20,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def read(texts: Path, columns: Columns) -> list[Example]:
-    """Return the rows of a file without labels; a warning counts those without a text."""
-    return _counted(texts, load_examples(texts, columns, needs_label=False))
+def read(texts: Path, columns: Columns, task: "Task | None" = None) -> list[Example]:
+    """Return the rows of a file; a warning counts those without a text.
 
-
-def read_labelled(texts: Path, columns: Columns, task: "Task") -> list[Example]:
-    """Return the rows of a file with the labels that the task knows."""
-    examples = load_examples(texts, columns, needs_label=True, parse=task.parse)
-    task.check(examples)
-    return _counted(texts, examples)
-
-
-def _counted(texts: Path, examples: list[Example]) -> list[Example]:
+    With a task each has to have labels that it knows; without one, labels are not looked at.
+    """
+    if task is None:
+        examples = load_examples(texts, columns, needs_label=False)
+    else:
+        examples = load_examples(texts, columns, needs_label=True, parse=task.parse)
+        task.check(examples)
     if empty := count_empty(examples):
         logger.warning("%s: %d of %d texts are empty", texts, empty, len(examples))
     return examples
@@ -43,7 +40,7 @@ def read_with_labels_if_any(texts: Path, columns: Columns, task: "Task") -> list
     if str(texts) == "-":  # can be read once
         return read(texts, columns)
     try:
-        examples = read_labelled(texts, columns, task)
+        examples = read(texts, columns, task)
     except DataError as error:
         if columns.targets != Columns().targets:
             raise

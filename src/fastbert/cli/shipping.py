@@ -13,7 +13,6 @@ from fastbert.cli.loading import (
     load,
     quiet_transformers,
     read,
-    read_labelled,
     read_with_labels_if_any,
 )
 from fastbert.cli.options import (
@@ -235,13 +234,8 @@ def report(
     """
     write, gather = library.write_report, library.collect  # what is not installed is said at once
     classifier = load(folder)
-    examples = None
-    if data is not None:
-        examples = (
-            read(data, columns.columns())
-            if unlabeled
-            else read_labelled(data, columns.columns(), classifier.task)
-        )
+    task = None if unlabeled else classifier.task
+    examples = None if data is None else read(data, columns.columns(), task)
     write(gather(classifier, Path(folder).name, examples), output, figures)
     print(output)
 

@@ -163,9 +163,10 @@ def _refuse_bad(
     Raises:
         ValueError: It could not.
     """
-    for what, values in (("contenders", names), ("measures", measures), ("seeds", seeds)):
-        if not values and what != "measures":
+    for what, values in (("contenders", names), ("seeds", seeds)):
+        if not values:
             raise ValueError(f"{what} must be at least one, got none")
+    for what, values in (("contenders", names), ("measures", measures), ("seeds", seeds)):
         if len(set(values)) < len(values):
             raise ValueError(f"{what} must have different names, got {', '.join(map(str, values))}")
     if unknown := set(measures) - MEASURES.keys():
